@@ -1,0 +1,18 @@
+//! A whole Kubernetes in one process: API server, controllers, scheduler, kubelet, proxy and DNS as tasks over an external etcd.
+//!
+//! Data flows one way: `api → registry → storage → cache → (API) → informers → controllers, scheduler, kubelet, proxy`.
+//! Only [`storage`] knows etcd; everything from [`informers`] on knows nothing but the public API.
+
+pub mod api;
+pub mod cache;
+pub mod controllers;
+pub mod dns;
+pub mod events;
+pub mod informers;
+pub mod kubelet;
+pub mod pki;
+pub mod proxy;
+pub mod registry;
+pub mod scheduler;
+pub mod storage;
+pub mod tasks;

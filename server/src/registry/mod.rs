@@ -1,1 +1,410 @@
-//! registry
+//! Every kind the server knows: one row each, and the strategy behind it.
+//!
+//! Routing, discovery, RBAC verbs, storage keys, the watch cache, table columns, short names and categories all come from [`RESOURCES`].
+//! To add a kind, write one file that implements [`Strategy`] and add one line to [`RESOURCES`].
+
+pub mod admit;
+pub mod object;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use shared::field;
+use shared::status::GroupResource;
+
+pub use object::{ApiObject, Object};
+
+/// What can be done to a resource, as RBAC and discovery name it.
+pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// A part of an object with a path of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// Last path segment, e.g. `status`.
+    pub name: &'static str,
+    /// Kind that discovery shows, e.g. `Scale`; empty for the parent's own kind.
+    pub kind: &'static str,
+    /// Group of that kind, when it is not the parent's.
+    pub group: &'static str,
+    /// Version of that kind, when it is not the parent's.
+    pub version: &'static str,
+    /// Verbs it supports.
+    pub verbs: &'static [&'static str],
+}
+
+/// `…/status`, with the parent's kind.
+pub const STATUS: Subresource = Subresource { name: "status", kind: "", group: "", version: "", verbs: &["get", "patch", "update"] };
+/// `…/scale` as autoscaling/v1.
+pub const SCALE: Subresource = Subresource { name: "scale", kind: "Scale", group: "autoscaling", version: "v1", verbs: &["get", "patch", "update"] };
+
+/// A column of the printed table (`metav1.TableColumnDefinition`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Heading, e.g. `Ready`.
+    pub name: &'static str,
+    /// `string`, `integer`, `boolean`, `number` or `date`.
+    pub kind: &'static str,
+    /// `name` for the name column, else empty.
+    pub format: &'static str,
+    /// 0 is always shown, 1 only with `-o wide`.
+    pub priority: i32,
+}
+
+impl Column {
+    /// A text column that is always shown.
+    pub const fn new(name: &'static str) -> Self {
+        Column { name, kind: "string", format: "", priority: 0 }
+    }
+    /// The `Name` column.
+    pub const fn name() -> Self {
+        Column { name: "Name", kind: "string", format: "name", priority: 0 }
+    }
+    /// The same column with another type.
+    pub const fn of(self, kind: &'static str) -> Self {
+        Column { kind, ..self }
+    }
+    /// The same column, only with `-o wide`.
+    pub const fn wide(self) -> Self {
+        Column { priority: 1, ..self }
+    }
+}
+
+/// What table cells are computed against.
+#[derive(Clone, Copy, Debug)]
+pub struct PrintContext {
+    /// The time ages are counted to.
+    pub now: k8s_openapi::jiff::Timestamp,
+}
+
+impl PrintContext {
+    /// An age such as `5m30s`, `<unknown>` when there is no time.
+    pub fn age(&self, time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> String {
+        time.map_or_else(|| "<unknown>".into(), |t| shared::age::human_duration(self.now.as_second() - t.0.as_second()))
+    }
+}
+
+/// The typed behaviour of a kind; every method has the default that a kind without special needs wants.
+///
+/// Order on create: decode → `default` → `prepare_for_create` → admission → `validate` → `claims` → store.
+/// On update: decode → `default` → `prepare_for_update` → admission → `validate_update` → `claims` → store.
+/// On a status update `prepare_for_status_update` replaces `prepare_for_update` and `validate_status_update` replaces `validate_update`.
+pub trait Strategy: Sized + 'static {
+    /// The k8s-openapi type.
+    type Object: ApiObject;
+    /// Lower-case plural, as in URLs.
+    const PLURAL: &'static str;
+    /// Lower-case singular.
+    const SINGULAR: &'static str;
+    /// Short names, e.g. `po`.
+    const SHORT_NAMES: &'static [&'static str] = &[];
+    /// Categories, e.g. `all`.
+    const CATEGORIES: &'static [&'static str] = &[];
+    /// Whether objects live in namespaces.
+    const NAMESPACED: bool = true;
+    /// Verbs of the resource itself.
+    const VERBS: &'static [&'static str] = ALL_VERBS;
+    /// Subresources, e.g. [`STATUS`].
+    const SUBRESOURCES: &'static [Subresource] = &[];
+    /// The etcd directory below `/registry/`, where upstream's differs from the plural (`services/specs`, `minions`).
+    const STORAGE: &'static str = Self::PLURAL;
+    /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`, as JSON paths. An absent one reads as `""`.
+    const FIELDS: &'static [&'static str] = &[];
+    /// Whether PUT on a missing object creates it (upstream's `AllowCreateOnUpdate`).
+    const CREATE_ON_UPDATE: bool = false;
+    /// Whether PUT without a resourceVersion overwrites (upstream's `AllowUnconditionalUpdate`).
+    const UNCONDITIONAL_UPDATE: bool = true;
+    /// Whether `metadata.generation` counts changes of the spec.
+    const GENERATION: bool = false;
+    /// Whether names are checked as DNS-1123 subdomains (upstream's default). `Ok` or upstream's message.
+    fn validate_name(name: &str) -> Result<(), String> {
+        if shared::selector::is_dns1123_subdomain(name) { Ok(()) } else { Err(DNS1123_SUBDOMAIN.into()) }
+    }
+    /// The printed columns, after upstream's `printers/internalversion/printers.go`.
+    const COLUMNS: &'static [Column] = &[Column::name(), Column::new("Created At").of("date")];
+
+    /// Fills in upstream's defaults (`pkg/apis/<group>/<version>/defaults.go`). Must be idempotent.
+    fn default(_object: &mut Self::Object) {}
+    /// Drops what a client may not set at creation: status, above all.
+    fn prepare_for_create(_object: &mut Self::Object) {}
+    /// Errors of a new object.
+    fn validate(_object: &Self::Object) -> field::ErrorList {
+        Vec::new()
+    }
+    /// Keeps what an update of the main resource may not change: status, above all.
+    fn prepare_for_update(_new: &mut Self::Object, _old: &Self::Object) {}
+    /// Errors of an update: immutable fields and the rules of [`Self::validate`].
+    fn validate_update(new: &Self::Object, _old: &Self::Object) -> field::ErrorList {
+        Self::validate(new)
+    }
+    /// Keeps everything but the status.
+    fn prepare_for_status_update(_new: &mut Self::Object, _old: &Self::Object) {}
+    /// Errors of a status update.
+    fn validate_status_update(_new: &Self::Object, _old: &Self::Object) -> field::ErrorList {
+        Vec::new()
+    }
+    /// Whether the spec (what `generation` counts) differs.
+    fn spec_changed(_new: &Self::Object, _old: &Self::Object) -> bool {
+        false
+    }
+    /// Cluster-wide values this object owns at this state, each unique in the cluster (IPs, node ports); see [`Claim`].
+    fn claims(_object: &Self::Object) -> Vec<Claim> {
+        Vec::new()
+    }
+    /// Chooses values that the server allocates (cluster IPs, node ports) where the object leaves them open.
+    /// Runs before [`Self::validate`]; is run again with another `attempt` when a claim turns out to be taken.
+    fn allocate(
+        _object: &mut Self::Object,
+        _old: Option<&Self::Object>,
+        _ranges: &Ranges,
+        _taken: &dyn Fn(&Claim) -> bool,
+    ) -> Result<(), field::Error> {
+        Ok(())
+    }
+    /// Seconds a deletion waits for someone (the kubelet) to finish it; `None` deletes at once.
+    /// `requested` is the client's gracePeriodSeconds.
+    fn grace_period(_object: &Self::Object, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+    /// Warnings shown to the client (`Warning:` headers) for a new or updated object.
+    fn warnings(_object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+    /// The cells of a row, one for each of [`Self::COLUMNS`].
+    fn cells(object: &Self::Object, context: &PrintContext) -> Vec<Value>;
+}
+
+/// A cluster-wide unique value, stored as a key of its own in the transaction that writes its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claim {
+    /// `clusterips`, `nodeports/TCP`, …
+    pub space: &'static str,
+    /// The value, e.g. `10.96.0.10`.
+    pub value: String,
+    /// Field that asks for it, for the error when it is taken.
+    pub field: &'static str,
+}
+
+impl Claim {
+    /// Its etcd key.
+    pub fn key(&self) -> String {
+        format!("/registry/kserver/claims/{}/{}", self.space, self.value)
+    }
+}
+
+/// Ranges the server allocates from.
+#[derive(Clone, Debug)]
+pub struct Ranges {
+    /// First address of the service range, e.g. 10.96.0.0.
+    pub service_network: std::net::Ipv4Addr,
+    /// Its prefix length, e.g. 12.
+    pub service_prefix: u8,
+    /// Node ports, inclusive (30000-32767).
+    pub node_ports: (u16, u16),
+}
+
+/// Upstream's message for a bad RFC 1123 subdomain.
+pub const DNS1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+/// Upstream's message for a bad RFC 1123 label.
+pub const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+
+/// A strategy with its type erased: what the generic verbs call.
+pub struct Ops {
+    /// Decodes JSON; the error names the field where serde can.
+    pub decode: fn(&[u8]) -> serde_json::Result<Object>,
+    /// [`Strategy::default`]
+    pub default: fn(&mut Object),
+    /// [`Strategy::prepare_for_create`]
+    pub prepare_for_create: fn(&mut Object),
+    /// [`Strategy::validate`]
+    pub validate: fn(&Object) -> field::ErrorList,
+    /// [`Strategy::prepare_for_update`]
+    pub prepare_for_update: fn(&mut Object, &Object),
+    /// [`Strategy::validate_update`]
+    pub validate_update: fn(&Object, &Object) -> field::ErrorList,
+    /// [`Strategy::prepare_for_status_update`]
+    pub prepare_for_status_update: fn(&mut Object, &Object),
+    /// [`Strategy::validate_status_update`]
+    pub validate_status_update: fn(&Object, &Object) -> field::ErrorList,
+    /// [`Strategy::spec_changed`]
+    pub spec_changed: fn(&Object, &Object) -> bool,
+    /// [`Strategy::claims`]
+    pub claims: fn(&Object) -> Vec<Claim>,
+    /// [`Strategy::allocate`]
+    pub allocate: fn(&mut Object, Option<&Object>, &Ranges, &dyn Fn(&Claim) -> bool) -> Result<(), field::Error>,
+    /// [`Strategy::grace_period`]
+    pub grace_period: fn(&Object, Option<i64>) -> Option<i64>,
+    /// [`Strategy::warnings`]
+    pub warnings: fn(&Object) -> Vec<String>,
+    /// [`Strategy::validate_name`]
+    pub validate_name: fn(&str) -> Result<(), String>,
+    /// [`Strategy::cells`]
+    pub cells: fn(&Object, &PrintContext) -> Vec<Value>,
+}
+
+const RIGHT_TYPE: &str = "verbs hand a strategy only objects that its own decode made";
+
+fn typed<S: Strategy>(object: &Object) -> &S::Object {
+    object.downcast_ref().expect(RIGHT_TYPE)
+}
+
+fn typed_mut<S: Strategy>(object: &mut Object) -> &mut S::Object {
+    object.downcast_mut().expect(RIGHT_TYPE)
+}
+
+impl Ops {
+    const fn of<S: Strategy>() -> Self {
+        Ops {
+            decode: |bytes| serde_json::from_slice::<S::Object>(bytes).map(Object::new),
+            default: |o| S::default(typed_mut::<S>(o)),
+            prepare_for_create: |o| S::prepare_for_create(typed_mut::<S>(o)),
+            validate: |o| S::validate(typed::<S>(o)),
+            prepare_for_update: |n, o| S::prepare_for_update(typed_mut::<S>(n), typed::<S>(o)),
+            validate_update: |n, o| S::validate_update(typed::<S>(n), typed::<S>(o)),
+            prepare_for_status_update: |n, o| S::prepare_for_status_update(typed_mut::<S>(n), typed::<S>(o)),
+            validate_status_update: |n, o| S::validate_status_update(typed::<S>(n), typed::<S>(o)),
+            spec_changed: |n, o| S::spec_changed(typed::<S>(n), typed::<S>(o)),
+            claims: |o| S::claims(typed::<S>(o)),
+            allocate: |n, o, ranges, taken| S::allocate(typed_mut::<S>(n), o.map(typed::<S>), ranges, taken),
+            grace_period: |o, requested| S::grace_period(typed::<S>(o), requested),
+            warnings: |o| S::warnings(typed::<S>(o)),
+            validate_name: S::validate_name,
+            cells: |o, context| S::cells(typed::<S>(o), context),
+        }
+    }
+}
+
+/// One kind: everything generic code needs to know of it.
+pub struct Resource {
+    /// API group, empty for core.
+    pub group: &'static str,
+    /// API version.
+    pub version: &'static str,
+    /// Kind, e.g. `Pod`.
+    pub kind: &'static str,
+    /// See [`Strategy::PLURAL`].
+    pub plural: &'static str,
+    /// See [`Strategy::SINGULAR`].
+    pub singular: &'static str,
+    /// See [`Strategy::SHORT_NAMES`].
+    pub short_names: &'static [&'static str],
+    /// See [`Strategy::CATEGORIES`].
+    pub categories: &'static [&'static str],
+    /// See [`Strategy::NAMESPACED`].
+    pub namespaced: bool,
+    /// See [`Strategy::VERBS`].
+    pub verbs: &'static [&'static str],
+    /// See [`Strategy::SUBRESOURCES`].
+    pub subresources: &'static [Subresource],
+    /// Etcd prefix of all objects, e.g. `/registry/pods/`.
+    pub prefix: String,
+    /// See [`Strategy::FIELDS`].
+    pub fields: &'static [&'static str],
+    /// See [`Strategy::CREATE_ON_UPDATE`].
+    pub create_on_update: bool,
+    /// See [`Strategy::UNCONDITIONAL_UPDATE`].
+    pub unconditional_update: bool,
+    /// See [`Strategy::GENERATION`].
+    pub generation: bool,
+    /// See [`Strategy::COLUMNS`].
+    pub columns: &'static [Column],
+    /// The strategy.
+    pub ops: Ops,
+    /// Position in [`RESOURCES`]: a small dense index for per-kind tables.
+    pub index: usize,
+}
+
+impl Resource {
+    /// A row, from a strategy.
+    pub fn of<S: Strategy>() -> Self {
+        Resource {
+            group: <S::Object as k8s_openapi::Resource>::GROUP,
+            version: <S::Object as k8s_openapi::Resource>::VERSION,
+            kind: <S::Object as k8s_openapi::Resource>::KIND,
+            plural: S::PLURAL,
+            singular: S::SINGULAR,
+            short_names: S::SHORT_NAMES,
+            categories: S::CATEGORIES,
+            namespaced: S::NAMESPACED,
+            verbs: S::VERBS,
+            subresources: S::SUBRESOURCES,
+            prefix: format!("/registry/{}/", S::STORAGE),
+            fields: S::FIELDS,
+            create_on_update: S::CREATE_ON_UPDATE,
+            unconditional_update: S::UNCONDITIONAL_UPDATE,
+            generation: S::GENERATION,
+            columns: S::COLUMNS,
+            ops: Ops::of::<S>(),
+            index: 0,
+        }
+    }
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+    /// As errors name it: `deployments.apps`.
+    pub fn group_resource(&self) -> GroupResource<'static> {
+        GroupResource { group: self.group, resource: self.plural }
+    }
+    /// As `Invalid` errors name it: `Deployment.apps`.
+    pub fn group_kind(&self) -> GroupResource<'static> {
+        GroupResource { group: self.group, resource: self.kind }
+    }
+    /// Etcd key of an object; the namespace is ignored for cluster-scoped kinds.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced { format!("{}{namespace}/{name}", self.prefix) } else { format!("{}{name}", self.prefix) }
+    }
+    /// Etcd prefix of a namespace's objects, or of all with `""`.
+    pub fn namespace_prefix(&self, namespace: &str) -> String {
+        if self.namespaced && !namespace.is_empty() { format!("{}{namespace}/", self.prefix) } else { self.prefix.clone() }
+    }
+    /// A subresource by name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+}
+
+/// The rows, with their look-ups.
+pub struct Registry {
+    rows: Vec<Resource>,
+    by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
+}
+
+impl Registry {
+    fn new(mut rows: Vec<Resource>) -> Self {
+        let mut by_path = HashMap::new();
+        for (index, row) in rows.iter_mut().enumerate() {
+            row.index = index;
+            let previous = by_path.insert((row.group, row.version, row.plural), index);
+            assert!(previous.is_none(), "{} is registered twice", row.group_resource());
+        }
+        Registry { rows, by_path }
+    }
+    /// The kind that a path names.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
+        self.by_path.get(&(group, version, plural)).map(|i| &self.rows[*i])
+    }
+    /// The kind of an object.
+    pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
+        self.rows.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+    }
+    /// The row of a Rust type.
+    pub fn of<T: ApiObject>(&self) -> Option<&Resource> {
+        self.find_kind(T::GROUP, T::VERSION, T::KIND)
+    }
+    /// All rows.
+    pub fn iter(&self) -> impl Iterator<Item = &Resource> {
+        self.rows.iter()
+    }
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// Every stored kind. One line each.
+pub static RESOURCES: LazyLock<Registry> = LazyLock::new(|| Registry::new(vec![]));

@@ -1,0 +1,72 @@
+//! The seam between the store and admission: what a write is, and who may still change or refuse it.
+//!
+//! The store calls it inside its compare-and-retry loop, so it may run more than once for one request and must not have
+//! side effects of its own: what it wants written goes into [`Attributes::writes`], in the same transaction as the object.
+
+use async_trait::async_trait;
+use shared::status::ApiError;
+
+use super::{Object, Resource};
+use crate::api::user::User;
+use crate::storage::Write;
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object, by PUT or PATCH.
+    Update,
+    /// A deletion; `object` is `None` and `old` is what is to go.
+    Delete,
+    /// `exec`, `attach`, `portforward`, `proxy`.
+    Connect,
+}
+
+/// One write, as admission sees it.
+pub struct Attributes<'a> {
+    /// What it does.
+    pub operation: Operation,
+    /// The kind.
+    pub resource: &'static Resource,
+    /// Subresource, or empty.
+    pub subresource: &'a str,
+    /// Namespace, or empty.
+    pub namespace: &'a str,
+    /// Name; may still be empty with generateName before the store has made one up.
+    pub name: &'a str,
+    /// Who asks.
+    pub user: &'a User,
+    /// Whether nothing is to be stored.
+    pub dry_run: bool,
+    /// The object to be stored.
+    pub object: Option<&'a mut Object>,
+    /// The object as it is stored now.
+    pub old: Option<&'a Object>,
+    /// Further conditional writes for the same transaction, such as a quota's use. If one's condition fails, all is tried anew.
+    pub writes: &'a mut Vec<Write>,
+    /// Texts for `Warning:` headers.
+    pub warnings: &'a mut Vec<String>,
+}
+
+/// Decides on writes.
+#[async_trait]
+pub trait Admit: Send + Sync {
+    /// May change the object. Runs after defaulting and before validation.
+    async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError>;
+    /// May only refuse, or add writes. Runs after validation.
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError>;
+}
+
+/// Admits everything: for the server's own bootstrap and for tests of the store.
+pub struct AdmitAll;
+
+#[async_trait]
+impl Admit for AdmitAll {
+    async fn mutate(&self, _: &mut Attributes<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
+    async fn validate(&self, _: &mut Attributes<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
+}

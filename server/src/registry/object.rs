@@ -1,0 +1,99 @@
+//! The erased object that verbs, admission and storage carry: a typed Kubernetes object behind one small interface.
+//!
+//! Owns nothing but the typed value. Decoding and encoding happen here and nowhere else, so that a kind's Rust type is known
+//! to its strategy only.
+
+use std::any::Any;
+use std::fmt::Debug;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A kind that can be stored: any top-level k8s-openapi type with `ObjectMeta`.
+pub trait ApiObject:
+    k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+}
+impl<T> ApiObject for T where
+    T: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+}
+
+trait Erased: Any + Debug + Send + Sync {
+    fn meta(&self) -> &ObjectMeta;
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    fn encode(&self) -> serde_json::Result<Vec<u8>>;
+    fn clone_box(&self) -> Box<dyn Erased>;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<T: ApiObject> Erased for T {
+    fn meta(&self) -> &ObjectMeta {
+        self.metadata()
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.metadata_mut()
+    }
+    fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+    fn clone_box(&self) -> Box<dyn Erased> {
+        Box::new(self.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// A typed object whose type only its kind's strategy knows.
+#[derive(Debug)]
+pub struct Object(Box<dyn Erased>);
+
+impl Clone for Object {
+    fn clone(&self) -> Self {
+        Object(self.0.clone_box())
+    }
+}
+
+impl Object {
+    /// Erases a typed object.
+    pub fn new<T: ApiObject>(object: T) -> Self {
+        Object(Box::new(object))
+    }
+    /// Its metadata.
+    pub fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+    /// Its metadata, to change.
+    pub fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
+    }
+    /// Its name, `""` when unset.
+    pub fn name(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+    /// Its namespace, `""` when unset or cluster-scoped.
+    pub fn namespace(&self) -> &str {
+        self.meta().namespace.as_deref().unwrap_or_default()
+    }
+    /// The object as a `T`, if it is one.
+    pub fn downcast_ref<T: ApiObject>(&self) -> Option<&T> {
+        self.0.as_any().downcast_ref()
+    }
+    /// The object as a `T`, if it is one.
+    pub fn downcast_mut<T: ApiObject>(&mut self) -> Option<&mut T> {
+        self.0.as_any_mut().downcast_mut()
+    }
+    /// Its JSON, with `apiVersion` and `kind`.
+    ///
+    /// # Errors
+    /// Only what a type's `Serialize` refuses, which k8s-openapi's never do.
+    pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        self.0.encode()
+    }
+}

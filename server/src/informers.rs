@@ -3,7 +3,7 @@
 //! Owns the local copies. Must never write to the API.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -57,7 +57,62 @@ type Key = (String, String);
 
 struct Contents<K> {
     objects: BTreeMap<Key, Arc<K>>,
+    /// Who is controlled by whom, kept from the first [`Informer::controlled`] on. Most kinds are never asked.
+    owners: Option<Owners>,
     subscribers: Vec<mpsc::UnboundedSender<Change<K>>>,
+}
+
+/// Names by namespace and by the uid of the controlling owner; `""` holds those without a controller.
+type Owners = HashMap<(String, String), BTreeSet<String>>;
+
+impl<K: Watchable> Contents<K> {
+    fn insert(&mut self, key: Key, new: Arc<K>) -> Option<Arc<K>> {
+        if let Some(owners) = &mut self.owners {
+            if let Some(old) = self.objects.get(&key) {
+                Self::disown(owners, &key, old);
+            }
+            owners.entry((key.0.clone(), controller_uid(&*new).to_owned())).or_default().insert(key.1.clone());
+        }
+        self.objects.insert(key, new)
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?;
+        if let Some(owners) = &mut self.owners {
+            Self::disown(owners, key, &old);
+        }
+        Some(old)
+    }
+
+    fn disown(owners: &mut Owners, key: &Key, old: &K) {
+        let slot = (key.0.clone(), controller_uid(old).to_owned());
+        if let Some(names) = owners.get_mut(&slot) {
+            names.remove(&key.1);
+            if names.is_empty() {
+                owners.remove(&slot);
+            }
+        }
+    }
+
+    fn index(&mut self) -> &Owners {
+        self.owners.get_or_insert_with(|| {
+            let mut owners = Owners::new();
+            for ((namespace, name), object) in &self.objects {
+                owners.entry((namespace.clone(), controller_uid(&**object).to_owned())).or_default().insert(name.clone());
+            }
+            owners
+        })
+    }
+
+    fn owned_by(&self, namespace: &str, uid: &str) -> Vec<Arc<K>> {
+        let names = self.owners.as_ref().and_then(|o| o.get(&(namespace.to_owned(), uid.to_owned())));
+        names.into_iter().flatten().filter_map(|name| self.objects.get(&(namespace.to_owned(), name.clone())).cloned()).collect()
+    }
+}
+
+/// The uid of the owner that controls an object, or `""`.
+fn controller_uid<K: Watchable>(object: &K) -> &str {
+    object.metadata().owner_references.iter().flatten().find(|r| r.controller == Some(true)).map_or("", |r| r.uid.as_str())
 }
 
 /// A live local copy of a kind. Clones share it.
@@ -88,6 +143,24 @@ impl<K: Watchable> Informer<K> {
         let from = (namespace.to_owned(), String::new());
         let contents = self.contents.read();
         contents.objects.range(from..).take_while(|((ns, _), _)| ns == namespace).map(|(_, o)| o.clone()).collect()
+    }
+
+    /// Every object of a namespace that the owner with this uid controls, in the order of names.
+    pub fn controlled(&self, namespace: &str, uid: &str) -> Vec<Arc<K>> {
+        {
+            let contents = self.contents.read();
+            if contents.owners.is_some() {
+                return contents.owned_by(namespace, uid);
+            }
+        }
+        let mut contents = self.contents.write();
+        contents.index();
+        contents.owned_by(namespace, uid)
+    }
+
+    /// Every object of a namespace that nothing controls, in the order of names.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.controlled(namespace, "")
     }
 
     /// Waits until the first list is in.
@@ -133,9 +206,14 @@ impl<K: Watchable> Applier<K> {
     }
 
     fn upsert(contents: &mut Contents<K>, key: Key, new: Arc<K>) {
-        let change = match contents.objects.insert(key, new.clone()) {
+        let change = match contents.insert(key, new.clone()) {
             None => Change::Added(new),
             Some(old) if old.metadata().resource_version == new.metadata().resource_version => return,
+            Some(old) if old.metadata().uid != new.metadata().uid => {
+                // Deleted and made again under the same name while the watch was down: two objects, not one that changed.
+                Self::tell(contents, &Change::Deleted(old));
+                Change::Added(new)
+            }
             Some(old) => Change::Updated { old, new },
         };
         Self::tell(contents, &change);
@@ -155,7 +233,7 @@ impl<K: Watchable> Applier<K> {
                 let mut contents = self.contents.write();
                 let gone: Vec<Key> = contents.objects.keys().filter(|k| !listed.contains_key(*k)).cloned().collect();
                 for key in gone {
-                    if let Some(old) = contents.objects.remove(&key) {
+                    if let Some(old) = contents.remove(&key) {
                         Self::tell(&mut contents, &Change::Deleted(old));
                     }
                 }
@@ -167,7 +245,7 @@ impl<K: Watchable> Applier<K> {
             watcher::Event::Apply(object) => Self::upsert(&mut self.contents.write(), Self::key(&object), Arc::new(object)),
             watcher::Event::Delete(object) => {
                 let mut contents = self.contents.write();
-                contents.objects.remove(&Self::key(&object));
+                contents.remove(&Self::key(&object));
                 Self::tell(&mut contents, &Change::Deleted(Arc::new(object)));
             }
         }
@@ -175,12 +253,15 @@ impl<K: Watchable> Applier<K> {
     }
 }
 
+/// The informers that run, by kind and field selector.
+type Started = HashMap<(TypeId, String), Box<dyn Any + Send>>;
+
 /// The informers of a process. Clones share them.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
     tasks: Tasks,
-    started: Arc<Mutex<HashMap<(TypeId, String), Box<dyn Any + Send>>>>,
+    started: Arc<Mutex<Started>>,
 }
 
 impl Informers {
@@ -207,7 +288,7 @@ impl Informers {
     }
 
     fn start<K: Watchable>(&self, fields: &str) -> Informer<K> {
-        let contents = Arc::new(RwLock::new(Contents { objects: BTreeMap::new(), subscribers: Vec::new() }));
+        let contents = Arc::new(RwLock::new(Contents { objects: BTreeMap::new(), owners: None, subscribers: Vec::new() }));
         let (synced, receiver) = watch::channel(false);
         let api = Api::<K>::all(self.client.clone());
         let config = if fields.is_empty() { watcher::Config::default() } else { watcher::Config::default().fields(fields) };

@@ -5,6 +5,10 @@
 
 pub mod age;
 pub mod field;
+pub mod gojson;
+pub mod jsonpath;
+pub mod patch;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+pub mod yaml11;

@@ -45,8 +45,17 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Object>,
     /// Further conditional writes for the same transaction, such as a quota's use. If one's condition fails, all is tried anew.
     pub writes: &'a mut Vec<Write>,
+    /// What is to live until the transaction's outcome is known. The store starts every attempt with an empty list, calls
+    /// [`Held::committed`] on each once the transaction went through, and drops them otherwise, before it tries anew.
+    pub held: &'a mut Vec<Box<dyn Held>>,
     /// Texts for `Warning:` headers.
     pub warnings: &'a mut Vec<String>,
+}
+
+/// Something that admission holds while a transaction is under way, such as the lock on a namespace's quota.
+pub trait Held: Send + Sync {
+    /// The transaction went through at this revision.
+    fn committed(self: Box<Self>, revision: i64);
 }
 
 /// Decides on writes.

@@ -3,8 +3,35 @@
 //! Routing, discovery, RBAC verbs, storage keys, the watch cache, table columns, short names and categories all come from [`RESOURCES`].
 //! To add a kind, write one file that implements [`Strategy`] and add one line to [`RESOURCES`].
 
+pub mod admissionregistration;
 pub mod admit;
+pub mod apps;
+pub mod autoscaling;
+pub mod batch;
+pub mod bootstrap;
+pub mod certificates;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod fields;
+pub mod flowcontrol;
+pub mod networking;
+pub mod node;
 pub mod object;
+pub mod policy;
+pub mod print;
+pub mod quota;
+pub mod rbac;
+#[cfg(test)]
+mod registered;
+pub mod scale;
+pub mod scheduling;
+pub mod storage;
+pub mod store;
+#[cfg(test)]
+pub mod testing;
+pub mod validation;
+pub mod workload;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -13,6 +40,7 @@ use serde_json::Value;
 use shared::field;
 use shared::status::GroupResource;
 
+pub use fields::FieldSource;
 pub use object::{ApiObject, Object};
 
 /// What can be done to a resource, as RBAC and discovery name it.
@@ -110,6 +138,8 @@ pub trait Strategy: Sized + 'static {
     const STORAGE: &'static str = Self::PLURAL;
     /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`, as JSON paths. An absent one reads as `""`.
     const FIELDS: &'static [&'static str] = &[];
+    /// Those of [`Self::FIELDS`] that are not simply at their JSON path, or not empty when absent.
+    const FIELD_SOURCES: &'static [FieldSource] = &[];
     /// Whether PUT on a missing object creates it (upstream's `AllowCreateOnUpdate`).
     const CREATE_ON_UPDATE: bool = false;
     /// Whether PUT without a resourceVersion overwrites (upstream's `AllowUnconditionalUpdate`).
@@ -166,6 +196,12 @@ pub trait Strategy: Sized + 'static {
     fn grace_period(_object: &Self::Object, _requested: Option<i64>) -> Option<i64> {
         None
     }
+    /// Whether something besides `metadata.finalizers` still holds the object's deletion up (a namespace's `spec.finalizers`).
+    fn holds_deletion(_object: &Self::Object) -> bool {
+        false
+    }
+    /// Shows in the status that the object is being deleted (a namespace's phase).
+    fn begin_deletion(_object: &mut Self::Object) {}
     /// Warnings shown to the client (`Warning:` headers) for a new or updated object.
     fn warnings(_object: &Self::Object) -> Vec<String> {
         Vec::new()
@@ -212,6 +248,8 @@ pub const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lowe
 pub struct Ops {
     /// Decodes JSON; the error names the field where serde can.
     pub decode: fn(&[u8]) -> serde_json::Result<Object>,
+    /// Decodes JSON and notes unknown and duplicate fields, and where a wrong value was.
+    pub decode_with: fn(&[u8], &store::Findings) -> serde_json::Result<Object>,
     /// [`Strategy::default`]
     pub default: fn(&mut Object),
     /// [`Strategy::prepare_for_create`]
@@ -234,12 +272,18 @@ pub struct Ops {
     pub allocate: fn(&mut Object, Option<&Object>, &Ranges, &dyn Fn(&Claim) -> bool) -> Result<(), field::Error>,
     /// [`Strategy::grace_period`]
     pub grace_period: fn(&Object, Option<i64>) -> Option<i64>,
+    /// [`Strategy::holds_deletion`]
+    pub holds_deletion: fn(&Object) -> bool,
+    /// [`Strategy::begin_deletion`]
+    pub begin_deletion: fn(&mut Object),
     /// [`Strategy::warnings`]
     pub warnings: fn(&Object) -> Vec<String>,
     /// [`Strategy::validate_name`]
     pub validate_name: fn(&str) -> Result<(), String>,
     /// [`Strategy::cells`]
     pub cells: fn(&Object, &PrintContext) -> Vec<Value>,
+    /// The type's OpenAPI schema: a reference, with its definitions left in the generator.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }
 
 const RIGHT_TYPE: &str = "verbs hand a strategy only objects that its own decode made";
@@ -255,7 +299,8 @@ fn typed_mut<S: Strategy>(object: &mut Object) -> &mut S::Object {
 impl Ops {
     const fn of<S: Strategy>() -> Self {
         Ops {
-            decode: |bytes| serde_json::from_slice::<S::Object>(bytes).map(Object::new),
+            decode: |bytes| store::from_json::<S::Object>(bytes, None).map(Object::new),
+            decode_with: |bytes, findings| store::from_json::<S::Object>(bytes, Some(findings)).map(Object::new),
             default: |o| S::default(typed_mut::<S>(o)),
             prepare_for_create: |o| S::prepare_for_create(typed_mut::<S>(o)),
             validate: |o| S::validate(typed::<S>(o)),
@@ -267,9 +312,12 @@ impl Ops {
             claims: |o| S::claims(typed::<S>(o)),
             allocate: |n, o, ranges, taken| S::allocate(typed_mut::<S>(n), o.map(typed::<S>), ranges, taken),
             grace_period: |o, requested| S::grace_period(typed::<S>(o), requested),
+            holds_deletion: |o| S::holds_deletion(typed::<S>(o)),
+            begin_deletion: |o| S::begin_deletion(typed_mut::<S>(o)),
             warnings: |o| S::warnings(typed::<S>(o)),
             validate_name: S::validate_name,
             cells: |o, context| S::cells(typed::<S>(o), context),
+            schema: |generator| generator.subschema_for::<S::Object>(),
         }
     }
 }
@@ -300,6 +348,8 @@ pub struct Resource {
     pub prefix: String,
     /// See [`Strategy::FIELDS`].
     pub fields: &'static [&'static str],
+    /// See [`Strategy::FIELD_SOURCES`].
+    pub field_sources: &'static [FieldSource],
     /// See [`Strategy::CREATE_ON_UPDATE`].
     pub create_on_update: bool,
     /// See [`Strategy::UNCONDITIONAL_UPDATE`].
@@ -330,6 +380,7 @@ impl Resource {
             subresources: S::SUBRESOURCES,
             prefix: format!("/registry/{}/", S::STORAGE),
             fields: S::FIELDS,
+            field_sources: S::FIELD_SOURCES,
             create_on_update: S::CREATE_ON_UPDATE,
             unconditional_update: S::UNCONDITIONAL_UPDATE,
             generation: S::GENERATION,
@@ -407,4 +458,59 @@ impl Registry {
 }
 
 /// Every stored kind. One line each.
-pub static RESOURCES: LazyLock<Registry> = LazyLock::new(|| Registry::new(vec![]));
+pub static RESOURCES: LazyLock<Registry> = LazyLock::new(|| {
+    Registry::new(vec![
+        Resource::of::<core::namespace::Namespaces>(),
+        Resource::of::<core::node::Nodes>(),
+        Resource::of::<core::pod::Pods>(),
+        Resource::of::<core::service::Services>(),
+        Resource::of::<core::endpoints::Endpoints>(),
+        Resource::of::<core::configmap::ConfigMaps>(),
+        Resource::of::<core::secret::Secrets>(),
+        Resource::of::<core::service_account::ServiceAccounts>(),
+        Resource::of::<core::event::Events>(),
+        Resource::of::<core::resource_quota::ResourceQuotas>(),
+        Resource::of::<core::limit_range::LimitRanges>(),
+        Resource::of::<core::replication_controller::ReplicationControllers>(),
+        Resource::of::<core::persistent_volume::PersistentVolumes>(),
+        Resource::of::<core::persistent_volume_claim::PersistentVolumeClaims>(),
+        Resource::of::<core::pod_template_object::PodTemplates>(),
+        Resource::of::<apps::deployment::Deployments>(),
+        Resource::of::<apps::replica_set::ReplicaSets>(),
+        Resource::of::<apps::daemon_set::DaemonSets>(),
+        Resource::of::<apps::stateful_set::StatefulSets>(),
+        Resource::of::<apps::controller_revision::ControllerRevisions>(),
+        Resource::of::<batch::job::Jobs>(),
+        Resource::of::<batch::cron_job::CronJobs>(),
+        Resource::of::<autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalers>(),
+        Resource::of::<policy::pod_disruption_budget::PodDisruptionBudgets>(),
+        Resource::of::<discovery::endpoint_slice::EndpointSlices>(),
+        Resource::of::<coordination::lease::Leases>(),
+        Resource::of::<rbac::roles::Roles>(),
+        Resource::of::<rbac::roles::ClusterRoles>(),
+        Resource::of::<rbac::bindings::RoleBindings>(),
+        Resource::of::<rbac::bindings::ClusterRoleBindings>(),
+        Resource::of::<scheduling::priority_class::PriorityClasses>(),
+        Resource::of::<networking::ingress::Ingresses>(),
+        Resource::of::<networking::ingress_class::IngressClasses>(),
+        Resource::of::<networking::network_policy::NetworkPolicies>(),
+        Resource::of::<networking::ip_address::IpAddresses>(),
+        Resource::of::<networking::service_cidr::ServiceCidrs>(),
+        Resource::of::<storage::storage_class::StorageClasses>(),
+        Resource::of::<storage::volume_attachment::VolumeAttachments>(),
+        Resource::of::<storage::volume_attributes_class::VolumeAttributesClasses>(),
+        Resource::of::<storage::csi_driver::CsiDrivers>(),
+        Resource::of::<storage::csi_node::CsiNodes>(),
+        Resource::of::<storage::csi_storage_capacity::CsiStorageCapacities>(),
+        Resource::of::<node::runtime_class::RuntimeClasses>(),
+        Resource::of::<certificates::certificate_signing_request::CertificateSigningRequests>(),
+        Resource::of::<admissionregistration::webhooks::ValidatingWebhookConfigurations>(),
+        Resource::of::<admissionregistration::webhooks::MutatingWebhookConfigurations>(),
+        Resource::of::<admissionregistration::policies::ValidatingAdmissionPolicies>(),
+        Resource::of::<admissionregistration::policies::ValidatingAdmissionPolicyBindings>(),
+        Resource::of::<admissionregistration::policies::MutatingAdmissionPolicies>(),
+        Resource::of::<admissionregistration::policies::MutatingAdmissionPolicyBindings>(),
+        Resource::of::<flowcontrol::flow_schema::FlowSchemas>(),
+        Resource::of::<flowcontrol::priority_level::PriorityLevelConfigurations>(),
+    ])
+});

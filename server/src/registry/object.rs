@@ -12,11 +12,29 @@ use serde::de::DeserializeOwned;
 
 /// A kind that can be stored: any top-level k8s-openapi type with `ObjectMeta`.
 pub trait ApiObject:
-    k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+    k8s_openapi::Resource
+    + k8s_openapi::Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + schemars::JsonSchema
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
 {
 }
 impl<T> ApiObject for T where
-    T: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+    T: k8s_openapi::Resource
+        + k8s_openapi::Metadata<Ty = ObjectMeta>
+        + Serialize
+        + DeserializeOwned
+        + schemars::JsonSchema
+        + Clone
+        + Debug
+        + Send
+        + Sync
+        + 'static
 {
 }
 

@@ -1,0 +1,34 @@
+# `make help` lists the targets.
+CARGO ?= cargo
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help deps build demo down reset test bench lint
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## Install what this machine lacks (Debian, root)
+	@tests/deps
+
+build: deps ## Build kctl and kserver in release
+	$(CARGO) build --release --bin kctl --bin kserver
+
+demo: build ## Start the cluster and run the main job on it
+	@BIN=$(abspath $(RELEASE)) tests/demo/run
+
+down: ## Stop the demo's cluster; its state stays
+	@$(RELEASE)/kserver down
+
+reset: ## Stop the demo's cluster and remove its state
+	@$(RELEASE)/kserver reset
+
+test: deps ## Run all tests: unit, property, end to end with real etcd and real containers
+	@tests/run
+
+bench: build ## Measure kserver against etcd's, containerd's and kubectl's own pace
+	$(CARGO) run --release -q -p tests --bin bench
+
+lint: ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -q -- -D warnings
+

@@ -1,0 +1,63 @@
+//! Credential plugins (`client.authentication.k8s.io`): a program that prints an `ExecCredential`.
+
+use std::io::IsTerminal;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kube::config::{ExecConfig, ExecInteractiveMode};
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::auth::Credentials;
+
+pub(super) async fn run(plugin: &ExecConfig, settings: &Settings) -> Result<Credentials> {
+    let version = plugin.api_version.as_deref().unwrap_or("client.authentication.k8s.io/v1");
+    let Some(command) = plugin.command.as_deref().filter(|c| !c.is_empty()) else { bail!("exec plugin: command must be specified") };
+    let terminal = std::io::stdin().is_terminal();
+    let interactive = match plugin.interactive_mode {
+        Some(ExecInteractiveMode::Never) => false,
+        Some(ExecInteractiveMode::Always) if !terminal => bail!("exec plugin cannot support interactive mode: standard input is not a terminal"),
+        _ => terminal,
+    };
+    let mut spec = json!({ "interactive": interactive });
+    if plugin.provide_cluster_info {
+        let mut cluster = json!({ "server": settings.server, "insecure-skip-tls-verify": settings.insecure });
+        if let Some(data) = &settings.cluster.certificate_authority_data {
+            cluster["certificate-authority-data"] = Value::String(data.clone());
+        }
+        spec["cluster"] = cluster;
+    }
+    let request = json!({ "kind": "ExecCredential", "apiVersion": version, "spec": spec });
+    let mut process = tokio::process::Command::new(command);
+    process.args(plugin.args.iter().flatten()).env("KUBERNETES_EXEC_INFO", request.to_string());
+    for pair in plugin.env.iter().flatten() {
+        if let (Some(name), Some(value)) = (pair.get("name"), pair.get("value")) {
+            process.env(name, value);
+        }
+    }
+    process.stdin(if interactive { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let output = process.output().await.map_err(|e| {
+        let hint = plugin.install_hint.as_deref().map_or_else(String::new, |h| format!("\n\n{h}"));
+        anyhow!("getting credentials: exec: executable {command} not found or not runnable: {e}{hint}")
+    })?;
+    if !output.status.success() {
+        bail!("getting credentials: exec: executable {command} failed with exit code {}", output.status.code().unwrap_or(-1));
+    }
+    let answer: Value = serde_json::from_slice(&output.stdout).context("getting credentials: decoding stdout of the exec plugin")?;
+    if answer["apiVersion"] != version {
+        bail!(
+            "getting credentials: exec plugin is configured to use API version {version}, plugin returned version {}",
+            answer["apiVersion"].as_str().unwrap_or_default()
+        );
+    }
+    let text = |name: &str| answer["status"][name].as_str().map(ToOwned::to_owned);
+    let certificate = match (text("clientCertificateData"), text("clientKeyData")) {
+        (Some(certificate), Some(key)) => Some((certificate.into_bytes(), key.into_bytes())),
+        _ => None,
+    };
+    let credentials = Credentials { certificate, token: text("token") };
+    if credentials.certificate.is_none() && credentials.token.is_none() {
+        bail!("getting credentials: exec plugin didn't return a token or cert/key pair");
+    }
+    Ok(credentials)
+}

@@ -1,0 +1,27 @@
+//! `create serviceaccount`
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::generate::{CommonArgs, metadata, one_name};
+use crate::app::Ctx;
+use crate::discovery::Kind;
+
+/// Create a service account with the specified name
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// NAME
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl Args {
+    /// Runs the command.
+    pub async fn run(&self, ctx: &Ctx) -> Result<()> {
+        let name = one_name(&self.names, "create serviceaccount")?;
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(&name) });
+        self.common.create(ctx, &Kind::built_in("", "v1", "ServiceAccount", "serviceaccounts", true), account).await
+    }
+}

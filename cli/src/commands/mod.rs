@@ -1,0 +1,117 @@
+//! The commands: each is one file, and one line in the list below.
+
+pub mod api_resources;
+pub mod apply;
+pub mod auth;
+pub mod autoscale;
+pub mod cluster_info;
+pub mod complete;
+pub mod completion;
+pub mod config;
+pub mod cp;
+pub mod create;
+pub mod delete;
+pub mod describe;
+pub mod diff;
+pub mod drain;
+pub mod edit;
+pub mod events;
+pub mod exec;
+pub mod explain;
+pub mod expose;
+pub mod get;
+pub mod label;
+pub mod logs;
+pub mod options;
+pub mod patch;
+pub mod plugin;
+pub mod pods;
+pub mod port_forward;
+pub mod proxy;
+pub mod replace;
+pub mod rollout;
+pub mod run;
+pub mod scale;
+pub mod set;
+pub mod taint;
+pub mod top;
+pub mod version;
+pub mod wait;
+
+use anyhow::Result;
+
+use crate::app::Ctx;
+
+/// Makes the clap tree and the dispatch from one list.
+macro_rules! commands {
+    ($($(#[$meta:meta])* $variant:ident($args:ty)),* $(,)?) => {
+        /// Every command.
+        #[derive(Debug, clap::Subcommand)]
+        #[allow(missing_docs)]
+        pub enum Command {
+            $($(#[$meta])* $variant(Box<$args>),)*
+        }
+        impl Command {
+            /// Runs the command.
+            pub async fn run(&self, ctx: &Ctx) -> Result<()> {
+                match self {
+                    $(Command::$variant(args) => args.run(ctx).await,)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Create(create::Args),
+    Expose(expose::Args),
+    Run(run::Args),
+    Set(set::Args),
+    Explain(explain::Args),
+    Get(get::Args),
+    Edit(edit::Args),
+    Delete(delete::Args),
+    Rollout(rollout::Args),
+    Scale(scale::Args),
+    Autoscale(autoscale::Args),
+    ClusterInfo(cluster_info::Args),
+    Top(top::Args),
+    Cordon(drain::Cordon),
+    Uncordon(drain::Uncordon),
+    Drain(drain::Drain),
+    Taint(taint::Args),
+    Describe(describe::Args),
+    Logs(logs::Args),
+    Attach(exec::AttachArgs),
+    Exec(exec::ExecArgs),
+    PortForward(port_forward::Args),
+    Proxy(proxy::Args),
+    Cp(cp::Args),
+    Auth(auth::Args),
+    Events(events::Args),
+    Diff(diff::Args),
+    Apply(apply::Args),
+    Patch(patch::Args),
+    Replace(replace::Args),
+    Wait(wait::Args),
+    Label(label::LabelArgs),
+    Annotate(label::AnnotateArgs),
+    Completion(completion::Args),
+    ApiResources(api_resources::ResourcesArgs),
+    ApiVersions(api_resources::VersionsArgs),
+    Config(config::Args),
+    Plugin(plugin::Args),
+    Version(version::Args),
+    Options(options::Args),
+}
+
+impl Command {
+    /// Whether `--user` names a subject of this command, not the kubeconfig entry to connect with.
+    pub fn takes_user(&self) -> bool {
+        match self {
+            Command::Create(args) => matches!(args.kind, Some(create::Kind::Rolebinding(_) | create::Kind::Clusterrolebinding(_))),
+            Command::Set(args) => matches!(args.what, set::What::Subject(_)),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The parts of `kctl`: arguments become [`resource`] queries, the [`client`] asks the API server, [`print`] writes the answer.
+//!
+//! A command is one file in [`commands`] and one line in its list. Everything speaks the public Kubernetes API and nothing else.
+
+pub mod app;
+pub mod apply;
+pub mod argv;
+pub mod client;
+pub mod commands;
+pub mod describe;
+pub mod discovery;
+pub mod duration;
+pub mod errors;
+pub mod manifest;
+pub mod podspec;
+pub mod print;
+pub mod resource;
+pub mod stream;
+pub mod suggest;
+pub mod usage;
+pub mod watch;

@@ -1,0 +1,57 @@
+//! From a filtered request to whatever answers it. Owns no behaviour: one line a route.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use shared::status::{ApiError, GroupResource};
+
+use super::chain::Call;
+use super::route::Route;
+use super::{Body, Response, discovery, health, openapi, respond, reviews, subresources, verbs, version};
+
+/// Answers a request that has passed every filter.
+///
+/// # Errors
+/// Whatever the handler says.
+pub async fn dispatch(call: &Call<'_>, route: Route, body: Body) -> Result<Response, ApiError> {
+    match route {
+        Route::Stored(row, None) => verbs::handle(call, row, body).await,
+        Route::Stored(row, Some(sub)) => subresources::handle(call, row, sub, body).await,
+        Route::Virtual(row) => reviews::handle(call, row, body).await,
+        Route::Path => path(call).await,
+        Route::Unknown => Err(ApiError::unknown_path()),
+    }
+}
+
+/// Paths that are about no resource. All are read only.
+async fn path(call: &Call<'_>) -> Result<Response, ApiError> {
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_supported(GroupResource { group: "", resource: &call.info.path }, call.info.verb));
+    }
+    let (server, info, headers) = (call.server, call.info, &call.parts.headers);
+    if let Some(answer) = discovery::answer(&info.path, headers) {
+        return answer;
+    }
+    if let Some(answer) = health::answer(server, info).await {
+        return answer;
+    }
+    if let Some(answer) = openapi::answer(info, headers).await {
+        return answer;
+    }
+    let tokens = || server.tokens.as_ref().ok_or_else(ApiError::unknown_path);
+    match info.path.as_str() {
+        "/" => Ok(respond::json(StatusCode::OK, &json!({"paths": root_paths()}))),
+        "/version" | "/version/" => Ok(respond::json(StatusCode::OK, &version::info())),
+        "/metrics" => Ok(respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", super::metrics::page(server).into())),
+        "/.well-known/openid-configuration" => Ok(respond::json(StatusCode::OK, &tokens()?.openid_configuration())),
+        "/openid/v1/jwks" => Ok(respond::with_type(StatusCode::OK, "application/jwk-set+json", tokens()?.jwks().to_string().into())),
+        _ => Err(ApiError::unknown_path()),
+    }
+}
+
+fn root_paths() -> Vec<&'static str> {
+    const FIXED: [&str; 9] =
+        ["/.well-known/openid-configuration", "/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", "/"];
+    let mut paths: Vec<&str> = discovery::paths().chain(FIXED).filter(|p| *p != "/").collect();
+    paths.sort_unstable();
+    paths
+}

@@ -1,0 +1,160 @@
+//! Responses: JSON documents and `Status` errors, compressed where that pays.
+//!
+//! Owns headers that every answer has. Must never decide what is in a body.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use shared::status::ApiError;
+
+use super::negotiate::{self, Accepted};
+use super::{Body, Response};
+
+/// Answers larger than this are compressed for clients that accept it (`defaultGzipThresholdBytes`).
+const GZIP_FROM: u64 = 128 * 1024;
+
+/// A response with a body of a media type.
+pub fn with_type(code: StatusCode, media: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Bytes that are JSON already.
+pub fn json_bytes(code: StatusCode, bytes: Bytes) -> Response {
+    with_type(code, "application/json", bytes.into())
+}
+
+/// A value as JSON, for documents that do not go through content negotiation.
+pub fn json(code: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => json_bytes(code, bytes.into()),
+        Err(error) => self::error(&ApiError::internal(error)),
+    }
+}
+
+/// JSON in the encoding that the client accepts.
+///
+/// # Errors
+/// 500 for bytes that are not JSON.
+pub fn negotiated(code: StatusCode, accepted: Accepted, bytes: Bytes) -> Result<Response, ApiError> {
+    let (bytes, media) = negotiate::encode(accepted, bytes)?;
+    Ok(with_type(code, media, bytes.into()))
+}
+
+/// Plain text.
+pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = with_type(code, "text/plain; charset=utf-8", text.into().into());
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An error as its `Status`.
+pub fn error(error: &ApiError) -> Response {
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let bytes = serde_json::to_vec(&*error.0).unwrap_or_default();
+    let mut response = json_bytes(code, bytes.into());
+    let seconds = error.0.details.as_ref().and_then(|d| d.retry_after_seconds).filter(|s| *s > 0);
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if code == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubernetes-master\""));
+    }
+    response
+}
+
+/// Adds `Warning: 299 - "text"` headers (`k8s.io/apiserver/pkg/warning`, `net.NewWarningHeader`): quoted, each text once.
+pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
+    for (at, text) in warnings.iter().enumerate() {
+        if warnings[..at].contains(text) {
+            continue;
+        }
+        let mut value = String::from("299 - \"");
+        for c in text.chars() {
+            match c {
+                '"' | '\\' => value.extend(['\\', c]),
+                c if c.is_control() => value.push(' '),
+                c => value.push(c),
+            }
+        }
+        value.push('"');
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            headers.append(header::WARNING, value);
+        }
+    }
+}
+
+/// Compresses a large answer if the client accepts gzip.
+pub async fn compress(request: &HeaderMap, response: Response) -> Response {
+    let large = response.body().length().is_some_and(|l| l > GZIP_FROM);
+    if !large || !accepts_gzip(request) || response.headers().contains_key(header::CONTENT_ENCODING) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let chunks = body.into_chunks();
+    let compressed = tokio::task::spawn_blocking(move || gzip(&chunks)).await;
+    let Ok(Ok(bytes)) = compressed else { return error(&ApiError::internal("the answer could not be compressed")) };
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    Response::from_parts(parts, bytes.into())
+}
+
+/// Gzip at the fastest level, as upstream.
+///
+/// # Errors
+/// None that a `Vec` as the sink can have.
+pub fn gzip<'a>(chunks: impl IntoIterator<Item = &'a Bytes>) -> std::io::Result<Bytes> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for chunk in chunks {
+        encoder.write_all(chunk)?;
+    }
+    encoder.finish().map(Bytes::from)
+}
+
+/// Whether a client accepts gzip.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    accepted.any(|encoding| {
+        let mut parts = encoding.split(';').map(str::trim);
+        parts.next() == Some("gzip") && parts.next() != Some("q=0")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted_and_said_once() {
+        let mut headers = HeaderMap::new();
+        add_warnings(&mut headers, &["unknown field \"spec.x\"".into(), "a\nb".into(), "unknown field \"spec.x\"".into()]);
+        let values: Vec<_> = headers.get_all(header::WARNING).iter().map(|v| v.to_str().unwrap()).collect();
+        assert_eq!(values, [r#"299 - "unknown field \"spec.x\"""#, r#"299 - "a b""#]);
+    }
+
+    #[tokio::test]
+    async fn only_large_answers_are_compressed_and_only_for_those_who_accept_it() {
+        let mut gzip = HeaderMap::new();
+        gzip.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("deflate, gzip;q=0.5"));
+        let large = || json_bytes(StatusCode::OK, vec![b' '; 200 * 1024].into());
+        assert!(compress(&gzip, large()).await.body().length().unwrap() < 2000);
+        assert_eq!(compress(&HeaderMap::new(), large()).await.body().length(), Some(200 * 1024));
+        assert_eq!(compress(&gzip, json_bytes(StatusCode::OK, "{}".into())).await.body().length(), Some(2));
+        gzip.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
+        assert_eq!(compress(&gzip, large()).await.body().length(), Some(200 * 1024));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_its_status_with_retry_after() {
+        let response = error(&ApiError::too_many_requests("wait", 1));
+        assert_eq!((response.status().as_u16(), &response.headers()[header::RETRY_AFTER]), (429, &HeaderValue::from_static("1")));
+        let body: serde_json::Value = serde_json::from_slice(&response.into_body().read().await.unwrap()).unwrap();
+        assert_eq!((body["kind"].as_str(), body["reason"].as_str(), body["code"].as_u64()), (Some("Status"), Some("TooManyRequests"), Some(429)));
+    }
+}

@@ -1,0 +1,11 @@
+//! The API over HTTP, in process and through stock kubectl, on a real etcd.
+
+mod guards;
+mod in_process;
+mod kubectl;
+mod kubelet;
+mod reads;
+mod server;
+mod subresources;
+mod watches;
+mod writes;

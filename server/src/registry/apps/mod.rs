@@ -1,0 +1,7 @@
+//! The apps group (`apps/v1`), one file a kind.
+
+pub mod controller_revision;
+pub mod daemon_set;
+pub mod deployment;
+pub mod replica_set;
+pub mod stateful_set;

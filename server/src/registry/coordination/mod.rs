@@ -1,0 +1,3 @@
+//! The coordination group (`coordination.k8s.io/v1`).
+
+pub mod lease;

@@ -1,0 +1,3 @@
+//! The policy group (`policy/v1`).
+
+pub mod pod_disruption_budget;

@@ -1,0 +1,84 @@
+//! A bare HTTP/2 client with the administrator's certificate: what a load comes from, with as little of its own cost as can be.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
+
+/// Where and as whom to connect.
+#[derive(Clone)]
+pub struct Target {
+    address: String,
+    tls: tokio_rustls::TlsConnector,
+}
+
+/// One connection; clones share it.
+#[derive(Clone)]
+pub struct Connection(SendRequest<Full<Bytes>>);
+
+fn pem(user: &serde_yaml::Value, field: &str) -> Result<Vec<u8>> {
+    let text = user[field].as_str().with_context(|| format!("admin.kubeconfig has no {field}"))?;
+    Ok(base64::engine::general_purpose::STANDARD.decode(text)?)
+}
+
+impl Target {
+    /// The cluster of a data directory.
+    pub fn of(data: &Path) -> Result<Self> {
+        let config: serde_yaml::Value = serde_yaml::from_slice(&std::fs::read(data.join("admin.kubeconfig"))?)?;
+        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+        let mut roots = rustls::RootCertStore::empty();
+        for cert in rustls_pemfile::certs(&mut pem(cluster, "certificate-authority-data")?.as_slice()) {
+            roots.add(cert?)?;
+        }
+        let certs: Vec<CertificateDer<'static>> =
+            rustls_pemfile::certs(&mut pem(user, "client-certificate-data")?.as_slice()).collect::<Result<_, _>>()?;
+        let key: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut pem(user, "client-key-data")?.as_slice())?.context("no client key")?;
+        let mut tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(certs, key)?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let address = cluster["server"].as_str().and_then(|s| s.strip_prefix("https://")).context("no server")?.to_owned();
+        Ok(Target { address, tls: tokio_rustls::TlsConnector::from(Arc::new(tls)) })
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> Result<Connection> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        let tls = self.tls.connect(ServerName::try_from("127.0.0.1")?, tcp).await?;
+        let (send, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(8 << 20)
+            .initial_connection_window_size(64 << 20)
+            .max_concurrent_reset_streams(1024)
+            .handshake(TokioIo::new(tls))
+            .await?;
+        tokio::spawn(connection);
+        Ok(Connection(send))
+    }
+}
+
+impl Connection {
+    /// Sends a request and returns the response with its body unread.
+    pub async fn open(&mut self, method: &str, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("https://127.0.0.1{path}"))
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .body(Full::new(body))?;
+        self.0.ready().await?;
+        let response = self.0.send_request(request).await?;
+        ensure!(response.status().is_success(), "{method} {path}: {}", response.status());
+        Ok(response)
+    }
+
+    /// Sends a request and returns the whole body.
+    pub async fn call(&mut self, method: &str, path: &str, body: Bytes) -> Result<Bytes> {
+        Ok(self.open(method, path, body).await?.into_body().collect().await?.to_bytes())
+    }
+}

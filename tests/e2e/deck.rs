@@ -96,7 +96,7 @@ fn the_manifest_with_misprints_is_refused_with_line_and_fix(c: &Cluster) {
     assert!(refused.contains("line 8") && refused.contains("services.loadbalancers"), "{refused}");
     assert_eq!(c.kctl(&format!("-n {n} get resourcequotas,services -o name")).ok(), "", "nothing of the file may be applied");
     let refused = c.pipe(tests::bin_dir().join("kctl"), &format!("-n {n} create -f -"), "piVersion: v1\nkind: Pod\nmetadata:\n  name: x\n").fails();
-    assert!(refused.contains("line 1") && refused.contains("apiVersion"), "{refused}");
+    assert!(refused.contains("STDIN:1:1: unknown field \"piVersion\"") && refused.contains("did you mean \"apiVersion\"?"), "{refused}");
 }
 
 fn secrets_and_config_maps_come_from_files(c: &Cluster) {

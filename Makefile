@@ -2,7 +2,7 @@
 CARGO ?= cargo
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help deps build demo down reset test bench lint
+.PHONY: help deps build demo down reset test bench lint gen
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,11 @@ test: deps ## Run all tests: unit, property, end to end with real etcd and real 
 bench: build ## Measure kserver against etcd's, containerd's and kubectl's own pace
 	$(CARGO) run --release -q -p tests --bin bench
 
-lint: ## Check formatting and lints
+gen: ## Write completions/ and man/ anew
+	$(CARGO) run -q -p kctl --bin gen
+
+lint: ## Check formatting, lints and that completions/ and man/ are up to date
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -q -- -D warnings
+	$(CARGO) run -q -p kctl --bin gen -- --check
 

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod podspec;
 pub mod print;
 pub mod resource;
+pub mod run;
 pub mod stream;
 pub mod suggest;
 pub mod usage;

@@ -3,16 +3,21 @@
 //! Owns the local copies. Must never write to the API.
 
 use std::any::{Any, TypeId};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
 use crate::tasks::Tasks;
@@ -188,17 +193,80 @@ impl<K: Watchable> Informer<K> {
     }
 }
 
+/// An object on its way in: its text, with what the watch itself needs to know. Decoding comes last, in [`Applier`], so that the watch
+/// with all its states is compiled once and not once for every kind.
+#[derive(Clone, Debug)]
+struct Encoded {
+    /// Only the resourceVersion.
+    meta: ObjectMeta,
+    text: Box<RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            metadata: Version<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Version<'a> {
+            #[serde(borrow, rename = "resourceVersion")]
+            resource_version: Option<Cow<'a, str>>,
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let head: Head<'_> = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
+        let resource_version = head.metadata.resource_version.map(Cow::into_owned);
+        Ok(Encoded { meta: ObjectMeta { resource_version, ..ObjectMeta::default() }, text })
+    }
+}
+
+impl Resource for Encoded {
+    type DynamicType = ApiResource;
+    type Scope = kube::core::DynamicResourceScope;
+
+    fn kind(row: &ApiResource) -> Cow<'_, str> {
+        row.kind.as_str().into()
+    }
+    fn group(row: &ApiResource) -> Cow<'_, str> {
+        row.group.as_str().into()
+    }
+    fn version(row: &ApiResource) -> Cow<'_, str> {
+        row.version.as_str().into()
+    }
+    fn plural(row: &ApiResource) -> Cow<'_, str> {
+        row.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
 /// Applies watcher events to the contents and tells the subscribers.
 struct Applier<K> {
     contents: Arc<RwLock<Contents<K>>>,
     /// Keys seen in the list under way, so that what vanished between two lists is noticed.
     listed: Option<BTreeMap<Key, Arc<K>>>,
+    /// True from the first complete list on.
+    synced: watch::Sender<bool>,
+}
+
+/// An [`Applier`] of any kind.
+trait Apply: Send {
+    /// Applies an event; an object that cannot be decoded leaves the contents as they were.
+    fn apply(&mut self, event: watcher::Event<Encoded>) -> serde_json::Result<()>;
 }
 
 impl<K: Watchable> Applier<K> {
-    fn key(object: &K) -> Key {
-        let meta = object.metadata();
-        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    fn decode(object: &Encoded) -> serde_json::Result<(Key, Arc<K>)> {
+        let mut object: K = serde_json::from_str(object.text.get())?;
+        let meta = k8s_openapi::Metadata::metadata_mut(&mut object);
+        meta.managed_fields = None;
+        let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        Ok((key, Arc::new(object)))
     }
 
     fn tell(contents: &mut Contents<K>, change: &Change<K>) {
@@ -219,37 +287,69 @@ impl<K: Watchable> Applier<K> {
         Self::tell(contents, &change);
     }
 
-    /// Returns true when a list has completed.
-    fn apply(&mut self, event: watcher::Event<K>) -> bool {
+    fn replace(&mut self, listed: BTreeMap<Key, Arc<K>>) {
+        let mut contents = self.contents.write();
+        let gone: Vec<Key> = contents.objects.keys().filter(|k| !listed.contains_key(*k)).cloned().collect();
+        for key in gone {
+            if let Some(old) = contents.remove(&key) {
+                Self::tell(&mut contents, &Change::Deleted(old));
+            }
+        }
+        for (key, object) in listed {
+            Self::upsert(&mut contents, key, object);
+        }
+    }
+}
+
+impl<K: Watchable> Apply for Applier<K> {
+    fn apply(&mut self, event: watcher::Event<Encoded>) -> serde_json::Result<()> {
         match event {
             watcher::Event::Init => self.listed = Some(BTreeMap::new()),
             watcher::Event::InitApply(object) => {
+                let (key, object) = Self::decode(&object)?;
                 if let Some(listed) = &mut self.listed {
-                    listed.insert(Self::key(&object), Arc::new(object));
+                    listed.insert(key, object);
                 }
             }
             watcher::Event::InitDone => {
                 let listed = self.listed.take().unwrap_or_default();
-                let mut contents = self.contents.write();
-                let gone: Vec<Key> = contents.objects.keys().filter(|k| !listed.contains_key(*k)).cloned().collect();
-                for key in gone {
-                    if let Some(old) = contents.remove(&key) {
-                        Self::tell(&mut contents, &Change::Deleted(old));
-                    }
-                }
-                for (key, object) in listed {
-                    Self::upsert(&mut contents, key, object);
-                }
-                return true;
+                self.replace(listed);
+                self.synced.send_replace(true);
             }
-            watcher::Event::Apply(object) => Self::upsert(&mut self.contents.write(), Self::key(&object), Arc::new(object)),
+            watcher::Event::Apply(object) => {
+                let (key, object) = Self::decode(&object)?;
+                Self::upsert(&mut self.contents.write(), key, object);
+            }
             watcher::Event::Delete(object) => {
+                let (key, object) = Self::decode(&object)?;
                 let mut contents = self.contents.write();
-                contents.remove(&Self::key(&object));
-                Self::tell(&mut contents, &Change::Deleted(Arc::new(object)));
+                contents.remove(&key);
+                Self::tell(&mut contents, &Change::Deleted(object));
             }
         }
-        false
+        Ok(())
+    }
+}
+
+/// Pause before everything is listed again because an object could not be decoded.
+const UNDECODABLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Lists and watches for ever. An object that cannot be decoded stops the copy where it is, rather than show it without the object.
+async fn follow(api: Api<Encoded>, config: watcher::Config, plural: String, mut applier: Box<dyn Apply>) {
+    loop {
+        let mut events = watcher(api.clone(), config.clone()).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if let Err(error) = applier.apply(event) {
+                        tracing::error!(%plural, %error, "an object cannot be decoded; the copy stays as it was until it can be");
+                        break;
+                    }
+                }
+                Err(error) => tracing::debug!(%plural, %error, "watch interrupted"),
+            }
+        }
+        tokio::time::sleep(UNDECODABLE_PAUSE).await;
     }
 }
 
@@ -290,24 +390,12 @@ impl Informers {
     fn start<K: Watchable>(&self, fields: &str) -> Informer<K> {
         let contents = Arc::new(RwLock::new(Contents { objects: BTreeMap::new(), owners: None, subscribers: Vec::new() }));
         let (synced, receiver) = watch::channel(false);
-        let api = Api::<K>::all(self.client.clone());
+        let row = ApiResource::erase::<K>(&());
+        let plural = row.plural.clone();
+        let api = Api::<Encoded>::all_with(self.client.clone(), &row);
         let config = if fields.is_empty() { watcher::Config::default() } else { watcher::Config::default().fields(fields) };
-        let mut applier = Applier { contents: contents.clone(), listed: None };
-        let plural = K::plural(&());
-        self.tasks.spawn(format!("informer/{plural}"), async move {
-            let mut events =
-                watcher(api, config).modify(|object| k8s_openapi::Metadata::metadata_mut(object).managed_fields = None).default_backoff().boxed();
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
-                        if applier.apply(event) {
-                            synced.send_replace(true);
-                        }
-                    }
-                    Err(error) => tracing::debug!(%plural, %error, "watch interrupted"),
-                }
-            }
-        });
+        let applier = Box::new(Applier::<K> { contents: contents.clone(), listed: None, synced });
+        self.tasks.spawn(format!("informer/{plural}"), follow(api, config, plural, applier));
         Informer { contents, synced: receiver }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns every long-lived task of the process. A task that panics ends the process's main loop on purpose (see [`Tasks::failed`]).
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,11 @@ impl Tasks {
 
     /// Runs a task that watches [`Self::token`] itself and finishes its work before it ends.
     pub fn spawn_draining(&self, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
-        let name: Arc<str> = name.into();
+        self.track(name.into(), Box::pin(task));
+    }
+
+    /// Boxed, so that the machinery below is compiled once and not once for every task.
+    fn track(&self, name: Arc<str>, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         self.shared.names.lock().push(name.clone());
         let shared = self.shared.clone();
         let span = tracing::info_span!("task", %name);

@@ -9,6 +9,7 @@ use shared::status::ApiError;
 
 use super::protobuf;
 use super::request_info::RequestInfo;
+use crate::registry::store::yaml_to_json;
 
 /// Upstream's message for a media type that is not served, with the types that are.
 const ACCEPTED: &str = "application/json, application/yaml";
@@ -157,7 +158,7 @@ fn wants_pretty(headers: &HeaderMap, info: &RequestInfo) -> bool {
 pub fn request_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
     match media_type(headers) {
         "" | "application/json" => Ok(body),
-        "application/yaml" => yaml_to_json(&body),
+        "application/yaml" => yaml_to_json(&body).map(Bytes::from),
         protobuf::MEDIA_TYPE => protobuf::to_json(&body),
         _ => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: {ACCEPTED}, {}",
@@ -170,16 +171,6 @@ pub fn request_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError>
 pub fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
-}
-
-/// Turns one YAML document into JSON.
-///
-/// # Errors
-/// 400 for text that is not YAML, nests deeper than 128, repeats a key, or grows beyond bounds through aliases.
-pub fn yaml_to_json(yaml: &[u8]) -> Result<Bytes, ApiError> {
-    let bad = |e: &dyn std::fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: {e}"));
-    let value: serde_json::Value = serde_yaml::from_slice(yaml).map_err(|e| bad(&e))?;
-    serde_json::to_vec(&value).map(Bytes::from).map_err(|e| bad(&e))
 }
 
 /// Turns JSON into YAML, or indents it, as a client asked.
@@ -315,6 +306,6 @@ mod tests {
         assert_eq!(yaml_to_json(bomb.as_bytes()).unwrap_err().code(), 400);
         let deep = "[".repeat(5000);
         assert_eq!(yaml_to_json(deep.as_bytes()).unwrap_err().code(), 400);
-        assert_eq!(yaml_to_json(b"a: 1\nb: [x]\n").unwrap(), r#"{"a":1,"b":["x"]}"#);
+        assert_eq!(yaml_to_json(b"a: 1\nb: [x]\n").unwrap(), br#"{"a":1,"b":["x"]}"#);
     }
 }

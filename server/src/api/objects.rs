@@ -14,6 +14,7 @@ use serde::Deserialize;
 use shared::status::ApiError;
 
 use crate::cache::{Cache, CacheError, Entry, Interest};
+use crate::registry::store::from_json;
 use crate::registry::{ApiObject, RESOURCES, Resource};
 
 /// The watch cache, as far as the security layers need it.
@@ -138,7 +139,7 @@ impl Reader {
         {
             return Ok(value);
         }
-        let value = Arc::new(serde_json::from_slice::<T>(&entry.bytes).map_err(|e| undecodable(T::KIND, entry, &e))?);
+        let value = Arc::new(from_json::<T>(&entry.bytes, None).map_err(|e| undecodable(T::KIND, entry, &e))?);
         let mut memo = self.memo.lock();
         if memo.len() >= MEMO_LIMIT {
             memo.clear();

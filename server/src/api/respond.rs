@@ -2,6 +2,7 @@
 //!
 //! Owns headers that every answer has. Must never decide what is in a body.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use bytes::Bytes;
@@ -69,14 +70,25 @@ pub fn error(error: &ApiError) -> Response {
     response
 }
 
-/// Adds `Warning: 299 - "text"` headers (`k8s.io/apiserver/pkg/warning`, `net.NewWarningHeader`): quoted, each text once.
+/// Longest text of all warnings of an answer together, in bytes; once it is exceeded, each is cut to [`WARNING_LENGTH`].
+const WARNINGS_LENGTH: usize = 4096;
+/// Longest text of one warning of many, in bytes.
+const WARNING_LENGTH: usize = 256;
+
+/// Adds `Warning: 299 - "text"` headers (`k8s.io/apiserver/pkg/endpoints/filters/warning.go`, `net.NewWarningHeader`): quoted, each text
+/// once, and no more than clients take.
 pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    for (at, text) in warnings.iter().enumerate() {
-        if warnings[..at].contains(text) {
-            continue;
-        }
+    let mut said = HashSet::new();
+    let total: usize = warnings.iter().map(String::len).sum();
+    let longest = if total > WARNINGS_LENGTH { WARNING_LENGTH } else { WARNINGS_LENGTH };
+    let mut left = WARNINGS_LENGTH;
+    for text in warnings.iter().filter(|w| said.insert(w.as_str())) {
+        left = match left.checked_sub(text.len().min(longest)) {
+            Some(left) => left,
+            None => return,
+        };
         let mut value = String::from("299 - \"");
-        for c in text.chars() {
+        for c in text.chars().take(longest) {
             match c {
                 '"' | '\\' => value.extend(['\\', c]),
                 c if c.is_control() => value.push(' '),

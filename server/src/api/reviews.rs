@@ -24,6 +24,7 @@ use super::chain::Call;
 use super::negotiate::{self, Accepted};
 use super::user::User;
 use super::{Body, Response, respond};
+use crate::registry::store::from_json;
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, ApiError>> + Send + 'a>>;
 
@@ -89,7 +90,7 @@ pub async fn handle(call: &Call<'_>, row: &'static Virtual, body: Body) -> Resul
 }
 
 fn decode<T: DeserializeOwned + k8s_openapi::Resource>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body)
+    from_json(body, None)
         .map_err(|e| ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {e}", T::KIND, T::VERSION, T::KIND)))
 }
 

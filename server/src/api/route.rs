@@ -29,9 +29,9 @@ impl Route {
             return found.filter(|_| info.subresource.is_empty()).map_or(Route::Unknown, Route::Virtual);
         };
         // Requests in a namespace for a kind that has none, and the other way round for single objects, are served by no path.
-        let scoped =
-            if row.namespaced { !info.namespace.is_empty() || across(info) } else { info.namespace.is_empty() || row.plural == "namespaces" };
-        if !scoped {
+        let scoped = if row.namespaced { !info.namespace.is_empty() || across(info) } else { info.namespace.is_empty() || is_a_namespace(row, info) };
+        // The deprecated `/watch/` reads objects, never what is below one: that would be authorized as a watch.
+        if !scoped || info.verb == "watch" && !info.subresource.is_empty() {
             return Route::Unknown;
         }
         if info.subresource.is_empty() {
@@ -70,6 +70,12 @@ impl Route {
         };
         Labels { verb, group, version, resource, subresource, scope, dry_run: info.param("dryRun").is_some() }
     }
+}
+
+/// Whether a request is about the namespace that its path names, `/namespaces/a` and not `/namespaces/a/namespaces/b`: that would be
+/// authorized by the roles of the one and done to the other.
+fn is_a_namespace(row: &Resource, info: &RequestInfo) -> bool {
+    row.plural == "namespaces" && info.namespace == info.name && !matches!(info.verb, "create" | "list" | "deletecollection")
 }
 
 /// Whether a request may leave the namespace out: it reads, or answers, for all of them.

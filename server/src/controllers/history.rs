@@ -35,7 +35,7 @@ pub fn patch_of(template: &PodTemplateSpec) -> Value {
 pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");
-    serde_json::from_value(template).ok()
+    serde_json::from_str(&template.to_string()).ok()
 }
 
 /// Whether a revision keeps this template.

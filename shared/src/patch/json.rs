@@ -1,6 +1,7 @@
 //! JSON patch and JSON merge patch, in upstream's limits
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
 
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use super::PatchError;
@@ -18,8 +19,49 @@ pub fn apply_json_patch(mut document: Value, patch: &[u8]) -> Result<Value, Patc
         let text = format!("The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {}", patch.0.len());
         return Err(PatchError::Malformed(text));
     }
-    json_patch::patch(&mut document, &patch).map_err(|e| PatchError::Rejected(e.to_string()))?;
+    let mut copied = 0;
+    for operation in &patch.0 {
+        within_bounds(&document, operation, &mut copied)?;
+        json_patch::patch(&mut document, std::slice::from_ref(operation)).map_err(|e| PatchError::Rejected(e.to_string()))?;
+    }
     Ok(document)
+}
+
+/// Most bytes that the copies of one patch may add (upstream's `JSONPatchMaxCopyBytes`).
+const MOST_COPIED: usize = 3 * 1024 * 1024;
+/// Deepest place a patch may make. Nothing that was read as JSON is deeper.
+const DEEPEST: usize = 128;
+
+/// Refuses an operation that lets a document grow without measure, in size or in depth.
+fn within_bounds(document: &Value, operation: &PatchOperation, copied: &mut usize) -> Result<(), PatchError> {
+    let (path, depth) = match operation {
+        PatchOperation::Add(add) => (&add.path, depth(&add.value)),
+        PatchOperation::Replace(replace) => (&replace.path, depth(&replace.value)),
+        PatchOperation::Move(r#move) => (&r#move.path, r#move.from.resolve(document).map_or(0, depth)),
+        PatchOperation::Copy(copy) => {
+            let source = copy.from.resolve(document).unwrap_or(&Value::Null);
+            *copied += source.to_string().len();
+            if *copied > MOST_COPIED {
+                let text =
+                    format!("Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MOST_COPIED}");
+                return Err(PatchError::Rejected(text));
+            }
+            (&copy.path, depth(source))
+        }
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+    };
+    if path.count() + depth > DEEPEST {
+        return Err(PatchError::Rejected(format!("the patch nests deeper than {DEEPEST} levels")));
+    }
+    Ok(())
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Applies a JSON merge patch (`application/merge-patch+json`).
@@ -97,6 +139,20 @@ mod tests {
         assert!(matches!(apply_json_patch(document.clone(), b"{}"), Err(PatchError::Malformed(_))));
         let many = format!("[{}]", vec![r#"{"op":"test","path":"/spec/replicas","value":1}"#; MOST_OPERATIONS + 1].join(","));
         assert!(apply_json_patch(document, many.as_bytes()).unwrap_err().to_string().contains("maximum operations"));
+    }
+
+    #[test]
+    fn copies_cannot_grow_a_document_beyond_bounds() {
+        let document = json!({"a": {"filler": "x".repeat(1000)}});
+        let copy = |n: usize| format!(r#"{{"op":"copy","from":"/a","path":"/a/c{n}"}}"#);
+        let doubling = format!("[{}]", (0..40).map(copy).collect::<Vec<_>>().join(","));
+        let error = apply_json_patch(document.clone(), doubling.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("exceeding the limit"), "{error}");
+        let small = json!({"a": {}});
+        let deepening: Vec<String> = (0..12).map(|n| format!(r#"{{"op":"copy","from":"/a","path":"{}/a"}}"#, "/a".repeat(1 << n))).collect();
+        let error = apply_json_patch(small, format!("[{}]", deepening.join(",")).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("nests deeper"), "{error}");
+        assert!(apply_json_patch(document, format!("[{}]", copy(0)).as_bytes()).is_ok());
     }
 
     #[test]

@@ -32,8 +32,9 @@ impl Plugin for OwnerReferencesPermissionEnforcement {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         let (new, old) = (owners(attributes.object.as_deref()), owners(attributes.old));
-        // Status and other subresources cannot change owners; the store keeps metadata there.
-        attributes.subresource.is_empty() && matches!(attributes.operation, Operation::Create | Operation::Update) && new != old
+        // Kubelets write the status of mirror pods, which their node owns, without the right to delete pods.
+        let exempt = attributes.resource.plural == "pods" && attributes.subresource == "status";
+        !exempt && matches!(attributes.operation, Operation::Create | Operation::Update) && new != old
     }
 
     async fn validate(&self, context: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {

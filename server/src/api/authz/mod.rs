@@ -20,6 +20,7 @@ use super::objects::Objects;
 use super::request_info::RequestInfo;
 use super::user::User;
 use crate::cache::{Entry, Event};
+use crate::registry::store::from_json;
 use crate::registry::{RESOURCES, Resource};
 
 /// What is asked for. A resource request has a `resource`; any other has only `verb` and `path`.
@@ -235,7 +236,7 @@ fn live<T: serde::de::DeserializeOwned>(entry: &Entry, deleted: bool) -> Option<
     if deleted {
         return None;
     }
-    serde_json::from_slice(&entry.bytes)
+    from_json(&entry.bytes, None)
         .inspect_err(|error| tracing::error!(namespace = %entry.namespace, name = %entry.name, %error, "stored object cannot be decoded"))
         .ok()
 }

@@ -13,6 +13,7 @@ use crate::api::negotiate;
 use crate::api::verbs::options;
 use crate::api::{Body, Response};
 use crate::registry::Resource;
+use crate::registry::admit::{Attributes, Operation};
 use crate::registry::core::pod::status::set_condition;
 use crate::registry::store::{Current, Decoded, DeleteOptions, WriteOptions};
 
@@ -37,6 +38,7 @@ pub async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     let dry = options::writing(call, "CreateOptions", false)?.store.dry_run;
     deletion.dry_run |= dry;
     let pod: Pod = super::typed(call, &call.info.namespace, name).await?;
+    admitted(call, row, deletion.dry_run).await?;
     if !ignores_budgets(&pod) {
         take_room(call, &pod, deletion.dry_run).await?;
     }
@@ -48,6 +50,26 @@ pub async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     let server = call.server;
     server.store.delete(row, &call.info.namespace, name, &unversioned, call.user, &*server.admit).await?;
     Ok(super::success())
+}
+
+/// Asks admission before a budget or the pod is touched: a kubelet may only evict the pods of its own node.
+async fn admitted(call: &Call<'_>, row: &'static Resource, dry_run: bool) -> Result<(), ApiError> {
+    let (mut writes, mut held, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut attributes = Attributes {
+        operation: Operation::Create,
+        resource: row,
+        subresource: "eviction",
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+        user: call.user,
+        dry_run,
+        object: None,
+        old: None,
+        writes: &mut writes,
+        held: &mut held,
+        warnings: &mut warnings,
+    };
+    call.server.admit.validate(&mut attributes).await
 }
 
 /// Pods that hold nothing up any more, or do not yet.

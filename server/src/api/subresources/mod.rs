@@ -16,6 +16,7 @@ use shared::status::{ApiError, GroupResource};
 
 use super::chain::Call;
 use super::{Body, Response, respond, verbs};
+use crate::registry::store::from_json;
 use crate::registry::{ApiObject, RESOURCES, Resource, Subresource};
 
 /// Answers a request for a subresource.
@@ -52,13 +53,13 @@ fn row<T: ApiObject>() -> Result<&'static Resource, ApiError> {
 /// An object, decoded, as it is now.
 async fn typed<T: ApiObject>(call: &Call<'_>, namespace: &str, name: &str) -> Result<T, ApiError> {
     let entry = call.server.store.get(row::<T>()?, namespace, name, "").await?;
-    serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)
+    from_json(&entry.bytes, None).map_err(ApiError::internal)
 }
 
 /// Objects of a namespace, decoded, as the cache has them.
 fn list_typed<T: ApiObject>(call: &Call<'_>, namespace: &str) -> Result<Vec<T>, ApiError> {
     let entries = call.server.store.cache().list(row::<T>()?, namespace).map_err(ApiError::internal)?;
-    entries.iter().map(|e| serde_json::from_slice(&e.bytes).map_err(ApiError::internal)).collect()
+    entries.iter().map(|e| from_json(&e.bytes, None).map_err(ApiError::internal)).collect()
 }
 
 /// `201` with a `Status` that says Success, as actions answer.
@@ -69,6 +70,6 @@ fn success() -> Response {
 
 /// Decodes an action's body.
 fn decode<T: serde::de::DeserializeOwned + k8s_openapi::Resource>(json: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(json)
+    from_json(json, None)
         .map_err(|e| ApiError::bad_request(format!("{} in version {:?} cannot be handled as a {}: {e}", T::KIND, T::VERSION, T::KIND)))
 }

@@ -16,6 +16,8 @@ use crate::api::request_info::RequestInfo;
 use crate::registry::Resource;
 use crate::registry::store::{DeleteOptions, FieldValidation, ListOptions, Propagation, WatchOptions, WriteOptions};
 
+/// Longest watch, in seconds: a day. Clients come back by themselves.
+const LONGEST_WATCH: u64 = 86_400;
 /// Longest name of a field manager.
 const MANAGER_LENGTH: usize = 128;
 
@@ -29,8 +31,8 @@ fn selectors(info: &RequestInfo) -> Result<(Selector, FieldSelector), ApiError> 
     let labels = labels.map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?;
     let fields = FieldSelector::parse(info.param("fieldSelector").unwrap_or_default());
     let mut fields = fields.map_err(|e| ApiError::bad_request(e.to_string()))?;
-    // The deprecated `/watch/…/name` names its object in the path.
-    let named = fields.terms.iter().any(|(path, _, _)| path == "metadata.name");
+    // The deprecated `/watch/…/name` names its object in the path; that name was authorized, whatever else the selector says.
+    let named = fields.terms.iter().any(|(path, value, equals)| path == "metadata.name" && *value == info.name && *equals);
     if !info.name.is_empty() && !named {
         fields.terms.push(("metadata.name".into(), info.name.clone(), true));
     }
@@ -63,7 +65,7 @@ pub fn list(info: &RequestInfo) -> Result<ListOptions, ApiError> {
 pub fn watch(info: &RequestInfo) -> Result<WatchOptions, ApiError> {
     let (labels, fields) = selectors(info)?;
     let text = |name: &str| info.param(name).unwrap_or_default().to_owned();
-    let seconds = number::<i64>(info, "timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+    let seconds = number::<i64>(info, "timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0).map(|s| s.min(LONGEST_WATCH));
     Ok(WatchOptions {
         namespace: info.namespace.clone(),
         labels,

@@ -14,7 +14,7 @@ use crate::api::chain::Call;
 use crate::api::negotiate::{self, Accepted};
 use crate::api::{Body, Response};
 use crate::registry::Resource;
-use crate::registry::store::{Current, Decoded, FieldValidation, decode};
+use crate::registry::store::{Current, Decoded, FieldValidation, decode, yaml_to_json};
 
 /// Media types of patches.
 const ACCEPTED: &str =
@@ -52,7 +52,7 @@ impl Patch {
             }
         };
         let bytes = body.read().await?;
-        let bytes = if kind == Kind::Apply { negotiate::yaml_to_json(&bytes)? } else { bytes };
+        let bytes = if kind == Kind::Apply { yaml_to_json(&bytes)?.into() } else { bytes };
         Ok(Patch { kind, bytes })
     }
 

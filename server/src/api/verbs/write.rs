@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusDet
 use shared::status::ApiError;
 
 use super::{answer, encoded, options};
+use crate::api::authz::Access;
 use crate::api::chain::Call;
 use crate::api::listing::{ListHead, Writer};
 use crate::api::negotiate::{self, Accepted, Shape};
@@ -41,8 +42,14 @@ pub(super) async fn update(call: &Call<'_>, row: &'static Resource, body: Body) 
     let writing = options::writing(call, "UpdateOptions", false)?;
     let json = negotiate::request_json(&call.parts.headers, body.read().await?)?;
     let decoded = decode(row, &json, writing.validation)?;
-    let change = |_: Option<&Current>| Ok(decoded.clone());
     let (server, info) = (call.server, call.info);
+    let change = |current: Option<&Current>| {
+        // Creating by an update takes the right to create.
+        if current.is_none() {
+            call.authorize(&Access { verb: "create", ..Access::of(info) })?;
+        }
+        Ok(decoded.clone())
+    };
     let written = server.store.update(row, &info.namespace, &info.name, &writing.store, &change, &*server.admit).await?;
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     answer(code, accepted, row, &written.entry, &written.warnings)

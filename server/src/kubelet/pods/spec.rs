@@ -49,7 +49,7 @@ pub fn init_kind(container: &Container) -> Kind {
 /// An ephemeral container in the shape of an ordinary one; they share every field but the target.
 pub fn ephemeral(container: &k8s_openapi::api::core::v1::EphemeralContainer) -> Container {
     // Serialising between two generated types with the same field names cannot fail.
-    serde_json::to_value(container).and_then(serde_json::from_value).unwrap_or_default()
+    serde_json::to_string(container).and_then(|text| serde_json::from_str(&text)).unwrap_or_default()
 }
 
 /// Every container: init ones, main ones, ephemeral ones, in the order of the spec.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use shared::status::ApiError;
 
 use super::track::Findings;
+use super::yaml::yaml_to_json;
 use crate::registry::{Object, Resource};
 
 /// What becomes of unknown and duplicate fields.
@@ -94,17 +95,6 @@ pub fn decode(resource: &Resource, bytes: &[u8], validation: FieldValidation) ->
 /// As [`decode`]; also for aliases that expand without measure.
 pub fn decode_yaml(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
     decode(resource, &yaml_to_json(bytes)?, validation)
-}
-
-/// A YAML document as JSON.
-///
-/// # Errors
-/// 400 when it is not YAML, holds what JSON cannot, or repeats itself through aliases beyond measure.
-pub fn yaml_to_json(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
-    let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {error}"));
-    // libyaml's own repetition limit stops alias bombs; its depth limit stops nesting.
-    let value: serde_json::Value = serde_yaml::from_slice(bytes).map_err(|e| bad(&e))?;
-    serde_json::to_vec(&value).map_err(|e| bad(&e))
 }
 
 fn check_type(resource: &Resource, bytes: &[u8]) -> Result<(), ApiError> {

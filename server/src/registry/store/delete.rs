@@ -55,6 +55,15 @@ impl Store {
             let Some(found) = &current else { return Err(ApiError::not_found(resource.group_resource(), name)) };
             match self.attempt_delete(resource, (namespace, name), options, user, admit, found).await {
                 Ok(Attempt::Done(deleted)) => return Ok(deleted),
+                Ok(Attempt::Waits(deleted)) if fresh => return Ok(deleted),
+                // An old copy may be of an object that is gone, with a new one in its place.
+                Ok(Attempt::Waits(deleted)) => {
+                    let now = self.read(resource, &key).await?;
+                    if now.as_ref().map(|c| c.entry.revision) == Some(deleted.entry.revision) {
+                        return Ok(deleted);
+                    }
+                    (current, fresh) = (now, true);
+                }
                 Ok(Attempt::Changed(now)) => (current, fresh) = (now, true),
                 Ok(Attempt::Again) => {}
                 Err(error) if fresh => return Err(error),
@@ -97,7 +106,7 @@ impl Store {
         }
         let done = |entry, gone| Ok(Attempt::Done(Deleted { entry, gone, warnings: warnings.clone() }));
         if plan == Plan::Wait {
-            return done(current.entry.clone(), false);
+            return Ok(Attempt::Waits(Deleted { entry: current.entry.clone(), gone: false, warnings }));
         }
         if options.dry_run {
             return done(prepare(resource, &object)?.at(current.entry.revision), plan == Plan::Remove);
@@ -147,6 +156,8 @@ impl Store {
 
 enum Attempt {
     Done(Deleted),
+    /// The copy it was made from is on its way out already.
+    Waits(Deleted),
     Changed(Option<Current>),
     Again,
 }

@@ -15,6 +15,7 @@ mod track;
 mod update;
 mod watch;
 mod write;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use shared::status::ApiError;
 pub use decode::{Decoded, FieldValidation, decode, decode_yaml};
 pub use track::{Findings, from_json};
 pub use watch::{WatchEvent, WatchStream};
+pub use yaml::yaml_to_json;
 
 use super::{Object, Ranges, Registry, Resource};
 use crate::api::user::User;

@@ -4,6 +4,7 @@
 //! k8s-openapi's types read unknown fields with `deserialize_ignored_any`; nothing else does, so that call is the mark of one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
@@ -29,6 +30,16 @@ pub fn from_json<T: DeserializeOwned>(bytes: &[u8], findings: Option<&Findings>)
     let value = T::deserialize(Tracked { inner: &mut json, at: &At::Root, owner: "", findings, depth: &depth })?;
     json.end()?;
     Ok(value)
+}
+
+/// Most findings of a sort that are kept (`sigs.k8s.io/json`'s `maxStrictErrors`).
+const MOST_FINDINGS: usize = 100;
+
+fn note(found: &RefCell<Vec<String>>, at: impl fmt::Display) {
+    let mut found = found.borrow_mut();
+    if found.len() < MOST_FINDINGS {
+        found.push(at.to_string());
+    }
 }
 
 /// Nothing in Kubernetes nests deeper; serde_json gives up at 128 by itself.
@@ -116,7 +127,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Tracked<'_, D> {
     }
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         if let Some(findings) = self.findings {
-            findings.unknown.borrow_mut().push(self.at.to_string());
+            note(&findings.unknown, self.at);
         }
         self.inner.deserialize_ignored_any(visitor)
     }
@@ -187,7 +198,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Watched<'_, V> {
         self.context.enter(|| self.visitor.visit_seq(Items { inner, context: self.context, index: 0 }))
     }
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        let members = Members { inner, context: self.context, kind: self.kind, key: String::new(), seen: Vec::new() };
+        let members = Members { inner, context: self.context, kind: self.kind, key: String::new(), seen: HashSet::new() };
         self.context.enter(|| self.visitor.visit_map(members))
     }
     fn visit_enum<A: EnumAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
@@ -219,7 +230,7 @@ struct Members<'a, A> {
     kind: &'static str,
     key: String,
     /// Keys so far; only kept when findings are wanted.
-    seen: Vec<String>,
+    seen: HashSet<String>,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
@@ -229,10 +240,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
         self.key.clear();
         let key = self.inner.next_key_seed(KeySeed { seed, into: &mut self.key })?;
         if key.is_some() {
-            if self.seen.contains(&self.key) {
-                findings.duplicate.borrow_mut().push(At::Field(self.context.at, &self.key).to_string());
-            } else {
-                self.seen.push(self.key.clone());
+            if !self.seen.insert(self.key.clone()) {
+                note(&findings.duplicate, At::Field(self.context.at, &self.key));
             }
         }
         Ok(key)

@@ -54,6 +54,15 @@ impl Store {
             let attempt = self.attempt_update(resource, (namespace, name), options, change, admit, current.as_ref(), &mut learnt).await;
             match attempt {
                 Ok(Attempt::Done(written)) => return Ok(written),
+                Ok(Attempt::Unchanged(written)) if fresh => return Ok(written),
+                // What an old copy has already may be what somebody has just taken away.
+                Ok(Attempt::Unchanged(written)) => {
+                    let now = self.read(resource, &key).await?;
+                    if now.as_ref().map(|c| c.entry.revision) == Some(written.entry.revision) {
+                        return Ok(written);
+                    }
+                    (current, fresh) = (now, true);
+                }
                 Ok(Attempt::Changed(now)) => (current, fresh) = (now, true),
                 Ok(Attempt::Again) => {}
                 Err(error) if fresh => return Err(error),
@@ -80,7 +89,8 @@ impl Store {
         current: Option<&Current>,
         learnt: &mut Learnt,
     ) -> Result<Attempt, ApiError> {
-        if current.is_none() && !resource.create_on_update && !options.create {
+        let may_create = options.subresource.is_empty() && (resource.create_on_update || options.create);
+        if current.is_none() && !may_create {
             return Err(ApiError::not_found(resource.group_resource(), name));
         }
         let Decoded { object: mut new, mut warnings } = change(current)?;
@@ -95,7 +105,7 @@ impl Store {
         let expect = Expect::Revision(current.entry.revision);
         let old = Some(&current.object);
         let (committed, removed) = match plan {
-            Plan::Nothing => return Ok(Attempt::Done(Written { entry: current.entry.clone(), warnings, created: false })),
+            Plan::Nothing => return Ok(Attempt::Unchanged(Written { entry: current.entry.clone(), warnings, created: false })),
             Plan::Put(object, _) | Plan::Remove(object, _) if options.dry_run => {
                 let entry = prepare(resource, &object)?.at(current.entry.revision);
                 return Ok(Attempt::Done(Written { entry, warnings, created: false }));
@@ -203,6 +213,8 @@ impl Store {
 
 enum Attempt {
     Done(Written),
+    /// The copy it was made from says the same already.
+    Unchanged(Written),
     /// Somebody else was faster; this is what is stored now.
     Changed(Option<Current>),
     /// A claim or something of admission's was taken; the object itself is as it was.

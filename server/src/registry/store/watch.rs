@@ -239,8 +239,8 @@ impl WatchStream {
         if now < self.next_bookmark {
             return;
         }
+        self.plan_bookmark(now);
         if let Some(revision) = self.watcher.progress() {
-            self.plan_bookmark(now);
             into.push(WatchEvent::Bookmark { revision: revision.max(self.after), initial_end: false });
         }
     }

@@ -195,6 +195,8 @@ impl<K: Watchable> Informer<K> {
 
 /// An object on its way in: its text, with what the watch itself needs to know. Decoding comes last, in [`Applier`], so that the watch
 /// with all its states is compiled once and not once for every kind.
+///
+/// Taking the text needs a watch event to give its type before its object, as every server does.
 #[derive(Clone, Debug)]
 struct Encoded {
     /// Only the resourceVersion.

@@ -9,7 +9,7 @@ use shared::status::ApiError;
 
 /// What a document may come to when every alias is written out: a unit for each value, and one for each byte of text. The largest
 /// body without aliases stays below it.
-const BUDGET: usize = 8 * 1024 * 1024;
+const BUDGET: usize = 5 * 1024 * 1024;
 
 /// A YAML document as JSON.
 ///

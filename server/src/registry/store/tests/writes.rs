@@ -342,5 +342,6 @@ fn yaml_is_decoded_and_its_bombs_are_refused() {
     }
     let began = std::time::Instant::now();
     assert_eq!(decode_yaml(kind("configmaps"), bomb.as_bytes(), FieldValidation::Warn).unwrap_err().code(), 400);
-    assert!(began.elapsed() < Duration::from_secs(2));
+    // Written out it would be 10^12 values: hours, whatever the machine is busy with.
+    assert!(began.elapsed() < Duration::from_secs(20));
 }

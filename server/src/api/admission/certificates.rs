@@ -6,7 +6,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rustls_pemfile::Item;
 use shared::status::ApiError;
 
-use super::{Attributes, Context, Operation, Plugin, forbidden, new_object, old_object};
+use super::{Attributes, Context, Operation, Plugin, forbidden, new_object, new_object_mut, old_object};
 use crate::api::authz::Access;
 
 pub(super) struct Certificates;
@@ -21,6 +21,18 @@ impl Plugin for Certificates {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         attributes.resource.group == "certificates.k8s.io" && attributes.resource.plural == "certificatesigningrequests"
+    }
+
+    async fn mutate(&self, _: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+        let (creates, user) = (attributes.operation == Operation::Create, attributes.user);
+        if let Some(request) = new_object_mut::<CertificateSigningRequest>(attributes).filter(|_| creates) {
+            let spec = &mut request.spec;
+            spec.username = Some(user.name.clone());
+            spec.uid = Some(user.uid.clone()).filter(|uid| !uid.is_empty());
+            spec.groups = Some(user.groups.clone());
+            spec.extra = Some(user.extra.clone()).filter(|extra| !extra.is_empty());
+        }
+        Ok(())
     }
 
     async fn validate(&self, context: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {

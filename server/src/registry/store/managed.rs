@@ -269,8 +269,7 @@ fn fit(resource: &Resource, of: Type, config: &[u8], parsed: &Value) -> Result<S
     let mut problems = Vec::new();
     if let Err(error) = (resource.ops.decode_with)(config, &findings) {
         let path = findings.failed.take().map(|failed| managed::locate(of, parsed, &failed.path)).unwrap_or_default();
-        let text = error.to_string();
-        problems.push(format!("{path}: {}", text.split(" at line ").next().unwrap_or(&text)));
+        problems.push(format!("{path}: {}", misfit(&error.to_string())));
     }
     problems.extend(findings.unknown.take().iter().map(|path| format!("{}: field not declared in schema", managed::locate(of, parsed, path))));
     let fields = managed::fields_of(of, parsed).map_err(|errors| problems.extend(errors)).unwrap_or_default();
@@ -286,6 +285,21 @@ fn fit(resource: &Resource, of: Type, config: &[u8], parsed: &Value) -> Result<S
     let kind = format!("{}, Kind={}", resource.api_version(), resource.kind);
     // Upstream gives no reason here.
     Err(ApiError::new(500, "", format!("failed to create typed patch object ({namespace}/{name}; {kind}): {list}")))
+}
+
+/// A decoder's complaint about a value's type, as upstream words it (`typed/validate.go`).
+fn misfit(text: &str) -> String {
+    let text = text.split(" at line ").next().unwrap_or(text);
+    let Some((found, expected)) = text.strip_prefix("invalid type: ").and_then(|t| t.rsplit_once(", expected ")) else { return text.to_owned() };
+    let expected = match expected {
+        "a string" | "string" => "string",
+        "a boolean" | "bool" => "boolean",
+        "i32" | "i64" | "f64" => "numeric (int or float)",
+        "a sequence" => "list",
+        _ => "map",
+    };
+    let value = found.split_once(' ').map_or(found, |(_, value)| value.trim_matches(['`', '"']));
+    format!("expected {expected}, got &value.valueUnstructured{{Value:{value}}}")
 }
 
 /// The conflicts that are not about what kubectl itself had applied from the client's side.

@@ -126,7 +126,12 @@ fn configurations_that_do_not_fit_are_refused() {
         let error = apply_to(None, "applier", &config, false).unwrap_err();
         (error.code(), error.to_string())
     };
-    let cases: [(&dyn Fn(&mut Value), u16, &str); 5] = [
+    let cases: [(&dyn Fn(&mut Value), u16, &str); 6] = [
+        (
+            &|c| c["data"]["a"] = json!(1),
+            500,
+            "failed to create typed patch object (n/c; v1, Kind=ConfigMap): .data.a: expected string, got &value.valueUnstructured{Value:1}",
+        ),
         (&|c| c["kind"] = json!("Pod"), 400, "invalid object type: v1, Kind=Pod"),
         (&|c| c["metadata"]["managedFields"] = json!([{}]), 400, "metadata.managedFields must be nil"),
         (

@@ -1,4 +1,4 @@
-//! Who approves a certificate request needs the right to approve for its signer, who signs the right to sign, and nobody asks for a
+//! Notes who asks for a certificate (`pkg/registry/certificates/certificates/strategy.go`, `PrepareForCreate`). Who approves a certificate request needs the right to approve for its signer, who signs the right to sign, and nobody asks for a
 //! certificate in `system:masters` (`plugin/pkg/admission/certificates/{approval,signing,subjectrestriction}`).
 
 use async_trait::async_trait;
@@ -24,13 +24,16 @@ impl Plugin for Certificates {
     }
 
     async fn mutate(&self, _: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
-        let (creates, user) = (attributes.operation == Operation::Create, attributes.user);
-        if let Some(request) = new_object_mut::<CertificateSigningRequest>(attributes).filter(|_| creates) {
-            let spec = &mut request.spec;
-            spec.username = Some(user.name.clone());
-            spec.uid = Some(user.uid.clone()).filter(|uid| !uid.is_empty());
-            spec.groups = Some(user.groups.clone());
-            spec.extra = Some(user.extra.clone()).filter(|extra| !extra.is_empty());
+        if attributes.operation != Operation::Create || !attributes.subresource.is_empty() {
+            return Ok(());
+        }
+        let user = attributes.user;
+        if let Some(request) = new_object_mut::<CertificateSigningRequest>(attributes) {
+            let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            request.spec.username = text(&user.name);
+            request.spec.uid = text(&user.uid);
+            request.spec.groups = (!user.groups.is_empty()).then(|| user.groups.clone());
+            request.spec.extra = (!user.extra.is_empty()).then(|| user.extra.clone());
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::chain::Call;
 use super::negotiate::{self, Accepted, Shape};
 use super::request_info::RequestInfo;
 use super::{Body, Response, respond, verbs};
+use crate::registry::store::yaml_to_json;
 use crate::registry::{RESOURCES, Resource};
 
 /// Another version of a stored kind. Verbs, scope and names are the stored kind's.
@@ -140,7 +141,7 @@ async fn incoming(view: &View, row: &Resource, verb: &str, headers: &mut HeaderM
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             json
         }
-        "patch" if negotiate::media_type(headers) == "application/apply-patch+yaml" => negotiate::yaml_to_json(&body.read().await?)?,
+        "patch" if negotiate::media_type(headers) == "application/apply-patch+yaml" => yaml_to_json(&body.read().await?)?.into(),
         "patch" => body.read().await?,
         _ => return Ok(body),
     };

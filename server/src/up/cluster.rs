@@ -291,6 +291,7 @@ impl Plan<'_> {
             bind: SocketAddr::new(self.options.bind_address, self.record.secure_port),
             advertise: self.node_ip,
             services: self.options.service_cluster_ip_range,
+            audit_log: self.options.audit_log_path.clone(),
         };
         control_plane::start(config, tasks).await
     }

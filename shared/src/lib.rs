@@ -7,6 +7,7 @@ pub mod age;
 pub mod field;
 pub mod gojson;
 pub mod jsonpath;
+pub mod managed;
 pub mod patch;
 pub mod quantity;
 pub mod selector;

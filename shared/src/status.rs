@@ -89,6 +89,10 @@ impl ApiError {
     pub fn modified(gr: GroupResource<'_>, name: &str) -> Self {
         Self::conflict(gr, name, "the object has been modified; please apply your changes to the latest version and try again")
     }
+    /// 409 for an applied configuration that changes what others own; the causes name each field.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", message)
+    }
     /// 422 `Pod "x" is invalid: …`; `kind` carries the kind, not the plural.
     pub fn invalid(kind: GroupResource<'_>, name: &str, errors: &[field::Error]) -> Self {
         let text = match errors {

@@ -8,6 +8,7 @@ pub const TESTS: &[Own] = &[
     ("lifecycle::down_stops_everything_and_up_resumes", down_stops_everything_and_up_resumes),
     ("lifecycle::simulated_nodes_run_pods_without_containers", simulated_nodes_run_pods_without_containers),
     ("lifecycle::trouble_is_named_with_its_fix", trouble_is_named_with_its_fix),
+    ("lifecycle::relative_paths_mean_the_callers_directory", relative_paths_mean_the_callers_directory),
     ("lifecycle::an_existing_kubeconfig_is_kept", an_existing_kubeconfig_is_kept),
 ];
 
@@ -78,6 +79,21 @@ fn trouble_is_named_with_its_fix() {
     one_line(c.up(), "instance.json is damaged");
     std::fs::remove_file(&record).expect("a file");
     c.up().ok();
+}
+
+fn relative_paths_mean_the_callers_directory() {
+    let c = Cluster::prepare(Start { simulated_nodes: Some(1), ..Start::default() });
+    let home = c.kubeconfig().parent().expect("it lies in a directory").to_owned();
+    let args = ["up", "--detach", "--simulated-nodes=1", "--data-dir=data", "--kubeconfig=kubeconfig", "--audit-log-path=audit.log"];
+    let mut up = c.client(bin_dir().join("kserver"), &args);
+    up.current_dir(&home);
+    tests::machine::run(up).ok();
+    c.kctl("create configmap audited --from-literal=word=hidden").ok();
+    eventually("the audit log tells of it, but not what is in it", || {
+        let log = std::fs::read_to_string(home.join("audit.log")).unwrap_or_default();
+        if log.contains("\"name\":\"audited\"") && !log.contains("hidden") { Ok(()) } else { Err(log) }
+    });
+    c.kserver(&["status"]).contains("Ready");
 }
 
 fn an_existing_kubeconfig_is_kept() {

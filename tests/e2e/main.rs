@@ -2,6 +2,7 @@
 //!
 //! Most stories share one cluster and keep to a namespace of their own; those that crash things start their own.
 
+mod api;
 mod app;
 mod clients;
 mod crash;
@@ -30,7 +31,7 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared = [app::TESTS, clients::TESTS, deck::TESTS, network::TESTS, policy::TESTS].concat();
+    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, network::TESTS, policy::TESTS].concat();
     let on_own = [crash::TESTS, lifecycle::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

@@ -6,6 +6,8 @@ use crate::Shared;
 
 pub const TESTS: &[Shared] = &[
     ("policy::a_user_of_one_namespace_is_kept_out_of_the_others", a_user_of_one_namespace_is_kept_out_of_the_others),
+    ("policy::a_path_through_one_namespace_leads_to_no_other", a_path_through_one_namespace_leads_to_no_other),
+    ("policy::an_update_that_creates_needs_the_right_to_create", an_update_that_creates_needs_the_right_to_create),
     ("policy::nobody_gets_in_without_credentials", nobody_gets_in_without_credentials),
     ("policy::limit_ranges_fill_in_and_refuse", limit_ranges_fill_in_and_refuse),
     ("policy::invalid_objects_are_refused_with_the_field", invalid_objects_are_refused_with_the_field),
@@ -32,6 +34,43 @@ fn a_user_of_one_namespace_is_kept_out_of_the_others(c: &Cluster) {
     );
     c.kubectl(&format!("auth can-i get nodes {who}")).fails();
     c.kubectl(&format!("-n {n} create rolebinding up --clusterrole=cluster-admin --user=x {who}")).fails();
+}
+
+fn a_path_through_one_namespace_leads_to_no_other(c: &Cluster) {
+    let (own, other) = (c.namespace("path-own"), c.namespace("path-other"));
+    c.kctl(&format!("-n {own} create serviceaccount admin")).ok();
+    c.kctl(&format!("-n {own} create role all --verb=* --resource=namespaces")).ok();
+    c.kctl(&format!("-n {own} create rolebinding all --role=all --serviceaccount={own}:admin")).ok();
+    let who = format!("--as=system:serviceaccount:{own}:admin");
+    eventually("the role works", || {
+        let read = c.kubectl(&format!("get --raw /api/v1/namespaces/{own} {who}"));
+        if read.succeeded() { Ok(()) } else { Err(read.to_string()) }
+    });
+    let refused = c.kubectl(&format!("get --raw /api/v1/namespaces/{own}/namespaces/{other} {who}")).fails();
+    assert!(refused.contains("the server could not find the requested resource"), "{refused}");
+    c.kubectl(&format!("delete --raw /api/v1/namespaces/{own}/namespaces/{other} {who}")).fails();
+    c.kubectl(&format!("get --raw /api/v1/namespaces/{own}/namespaces {who}")).fails();
+    assert_eq!(c.path(&format!("namespace {other}"), "{.status.phase}"), "Active");
+}
+
+fn an_update_that_creates_needs_the_right_to_create(c: &Cluster) {
+    let n = c.namespace("put-creates");
+    c.kctl(&format!("-n {n} create serviceaccount writer")).ok();
+    c.kctl(&format!("-n {n} create role writer --verb=get,update --resource=services")).ok();
+    c.kctl(&format!("-n {n} create rolebinding writer --role=writer --serviceaccount={n}:writer")).ok();
+    let service = c.file(
+        "put-creates.json",
+        &format!(r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"s","namespace":"{n}"}},"spec":{{"ports":[{{"port":80}}]}}}}"#),
+    );
+    let put = |user: &str, part: &str| c.kubectl(&format!("replace --raw /api/v1/namespaces/{n}/services/s{part} -f {} {user}", service.display()));
+    let who = format!("--as=system:serviceaccount:{n}:writer");
+    eventually("the role works, and creates nothing", || {
+        let refused = put(&who, "");
+        if refused.stderr.contains("cannot create resource \"services\"") { Ok(()) } else { Err(refused.to_string()) }
+    });
+    put("", "/status").fails();
+    put("", "").ok();
+    put(&who, "").ok();
 }
 
 fn nobody_gets_in_without_credentials(c: &Cluster) {

@@ -17,6 +17,8 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The largest request body, on every verb (upstream: `MaxRequestBodyBytes`, 3 MiB).
 pub const LIMIT: usize = 3 * 1024 * 1024;
+/// What is read beyond that and thrown away, before the client is cut off.
+const DRAINED: usize = 8 * LIMIT;
 
 /// A body; [`Default`] is empty.
 #[derive(Default)]
@@ -108,6 +110,7 @@ impl Body {
         while let Some(frame) = stream.next().await {
             let frame = frame.map_err(|e| ApiError::bad_request(format!("the request's body broke off: {e}")))?;
             if first.len() + all.len() + frame.len() > LIMIT {
+                drain(stream).await;
                 return Err(ApiError::too_large(LIMIT));
             }
             if first.is_empty() && all.is_empty() {
@@ -120,6 +123,17 @@ impl Body {
             all.extend_from_slice(&frame);
         }
         Ok(if all.is_empty() { first } else { all.into() })
+    }
+}
+
+/// Lets a client that sends too much come to its end, within reason: many do not look for an answer before.
+async fn drain(mut stream: impl Stream<Item = Result<Bytes, BodyError>> + Unpin) {
+    let mut left = DRAINED;
+    while let Some(Ok(frame)) = stream.next().await {
+        left = left.saturating_sub(frame.len());
+        if left == 0 {
+            return;
+        }
     }
 }
 

@@ -212,7 +212,7 @@ impl Inner {
             Some(other) => &*identity.impersonated.insert(other),
             None => user,
         };
-        let _place = match Lane::of(info) {
+        let _place = match Lane::of(info, user) {
             None => None,
             Some(lane) => Some(self.in_flight.enter(lane).ok_or_else(|| {
                 self.metrics.rejected.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::{HeaderValue, header};
 use tower::Service;
 
 use super::authn::Peer;
@@ -19,6 +20,18 @@ use super::{Body, Request, Response};
 /// (exec, attach, port-forward) are refused with 400.
 pub fn in_process_client(chain: Chain, user: User) -> kube::Client {
     kube::Client::new(InProcessService { chain, user: Arc::new(user) }, "default")
+}
+
+/// The name of the program that does this component's work elsewhere: it becomes the manager of the fields that it writes.
+fn agent(user: &str) -> HeaderValue {
+    HeaderValue::from_static(match user {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:kube-proxy" => "kube-proxy",
+        "system:apiserver" => "kube-apiserver",
+        user if user.starts_with("system:node:") => "kubelet",
+        user if user == "system:kube-controller-manager" || user.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        _ => "kserver",
+    })
 }
 
 #[derive(Clone)]
@@ -46,6 +59,7 @@ where
         // Whatever a caller put there counts for nothing: the identity is the client's.
         request.extensions_mut().clear();
         request.extensions_mut().insert(Peer::Process(self.user.clone()));
+        request.headers_mut().entry(header::USER_AGENT).or_insert_with(|| agent(&self.user.name));
         let chain = self.chain.clone();
         Box::pin(async move { Ok(chain.handle(request).await) })
     }

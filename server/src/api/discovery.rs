@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use shared::status::ApiError;
 
 use super::reviews::VIRTUAL;
+use super::views::VIEWS;
 use super::{Body, Response, respond};
 use crate::registry::{RESOURCES, Subresource};
 
@@ -200,8 +201,20 @@ fn groups() -> Vec<Group> {
         categories: &[],
         subresources: &[],
     });
+    let views = VIEWS.iter().filter_map(|v| v.row().map(|r| (v, r))).map(|(v, r)| Entry {
+        group: v.group,
+        version: v.version,
+        kind: r.kind,
+        plural: r.plural,
+        singular: r.singular,
+        namespaced: r.namespaced,
+        verbs: r.verbs,
+        short_names: r.short_names,
+        categories: r.categories,
+        subresources: &[],
+    });
     let mut groups: Vec<Group> = Vec::new();
-    for entry in stored.chain(virtuals) {
+    for entry in stored.chain(virtuals).chain(views) {
         let at = groups.iter().position(|g| g.name == entry.group).unwrap_or_else(|| {
             groups.push(Group { name: entry.group, versions: Vec::new() });
             groups.len() - 1

@@ -6,7 +6,7 @@ use shared::status::{ApiError, GroupResource};
 
 use super::chain::Call;
 use super::route::Route;
-use super::{Body, Response, discovery, health, openapi, respond, reviews, subresources, verbs, version};
+use super::{Body, Response, discovery, health, openapi, respond, reviews, subresources, verbs, version, views};
 
 /// Answers a request that has passed every filter.
 ///
@@ -17,6 +17,7 @@ pub async fn dispatch(call: &Call<'_>, route: Route, body: Body) -> Result<Respo
         Route::Stored(row, None) => verbs::handle(call, row, body).await,
         Route::Stored(row, Some(sub)) => subresources::handle(call, row, sub, body).await,
         Route::Virtual(row) => reviews::handle(call, row, body).await,
+        Route::View(view) => views::handle(call, view, body).await,
         Route::Path => path(call).await,
         Route::Unknown => Err(ApiError::unknown_path()),
     }

@@ -54,7 +54,7 @@ pub struct ApiServer {
 /// Serves until `tasks` are cancelled, then lets connections finish, watches first ended by the chain.
 pub async fn serve(server: ApiServer, chain: Chain, tasks: Tasks) {
     let stop = tasks.token().clone();
-    let builder = Arc::new(connection_builder());
+    let protocols = Arc::new(Protocols::new());
     let tls = TlsAcceptor::from(server.tls);
     let mut connections = JoinSet::new();
     loop {
@@ -64,7 +64,7 @@ pub async fn serve(server: ApiServer, chain: Chain, tasks: Tasks) {
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = server.listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    connections.spawn(connection(stream, remote, tls.clone(), builder.clone(), chain.clone(), stop.clone()));
+                    connections.spawn(connection(stream, remote, tls.clone(), protocols.clone(), chain.clone(), stop.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -78,6 +78,23 @@ pub async fn serve(server: ApiServer, chain: Chain, tasks: Tasks) {
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
         tracing::warn!("connections did not finish in time and were cut");
+    }
+}
+
+/// How each protocol is served. TLS has settled which one it is: to find out from the first bytes would let a client that sends none
+/// hold its connection for ever.
+struct Protocols {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn new() -> Self {
+        Protocols { http1: connection_builder().http1_only(), http2: connection_builder().http2_only() }
+    }
+    /// The one that was agreed on; HTTP/1.1 where the client named none.
+    fn of(&self, agreed: Option<&[u8]>) -> &auto::Builder<TokioExecutor> {
+        if agreed == Some(b"h2") { &self.http2 } else { &self.http1 }
     }
 }
 
@@ -101,7 +118,7 @@ async fn connection(
     stream: TcpStream,
     remote: std::net::SocketAddr,
     tls: TlsAcceptor,
-    builder: Arc<auto::Builder<TokioExecutor>>,
+    protocols: Arc<Protocols>,
     chain: Chain,
     stop: CancellationToken,
 ) {
@@ -120,6 +137,7 @@ async fn connection(
         Err(error) => return tracing::debug!(%remote, %error, "client certificate refused"),
     };
     let service = Arrivals { connection: Arc::new(Connection { remote, peer }), inner: warp::service(filter(chain)) };
+    let builder = protocols.of(stream.get_ref().1.alpn_protocol());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let result = tokio::select! {

@@ -31,6 +31,7 @@ pub mod subresources;
 pub mod user;
 pub mod verbs;
 pub mod version;
+pub mod views;
 
 #[cfg(test)]
 mod tests;

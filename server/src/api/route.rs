@@ -3,6 +3,7 @@
 use super::metrics::Labels;
 use super::request_info::RequestInfo;
 use super::reviews::{VIRTUAL, Virtual};
+use super::views::View;
 use crate::registry::{RESOURCES, Resource, Subresource};
 
 /// What answers a request.
@@ -12,6 +13,8 @@ pub enum Route {
     Stored(&'static Resource, Option<&'static Subresource>),
     /// A kind that is answered and never stored.
     Virtual(&'static Virtual),
+    /// Another version of a stored kind.
+    View(&'static View),
     /// A path that is about no resource.
     Path,
     /// A resource that is not served.
@@ -23,6 +26,10 @@ impl Route {
     pub fn of(info: &RequestInfo) -> Self {
         if !info.is_resource {
             return Route::Path;
+        }
+        if let Some((view, row)) = View::find(info).and_then(|view| Some((view, view.row()?))) {
+            let served = row.namespaced && (!info.namespace.is_empty() || across(info)) && info.subresource.is_empty();
+            return if served { Route::View(view) } else { Route::Unknown };
         }
         let Some(row) = RESOURCES.find(&info.group, &info.version, &info.resource) else {
             let found = VIRTUAL.iter().find(|v| v.group == info.group && v.version == info.version && v.plural == info.resource);
@@ -48,6 +55,7 @@ impl Route {
         let (group, version, resource, subresource) = match self {
             Route::Stored(row, sub) => (row.group, row.version, row.plural, sub.map_or("", |s| s.name)),
             Route::Virtual(row) => (row.group, row.version, row.plural, ""),
+            Route::View(view) => (view.group, view.version, view.stored.2, ""),
             Route::Path | Route::Unknown => ("", "", "", ""),
         };
         let scope = match self {

@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 use super::Entry;
 use crate::registry::{Resource, fields};
 
+/// What is spliced in before the revision.
+const VERSION_KEY: &[u8] = b"\"resourceVersion\":\"";
+
 /// What generic code needs to know of an object, without its revision.
 #[derive(Debug)]
 struct Head {
@@ -69,13 +72,14 @@ impl Head {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             bytes: self.splice(stored, revision),
+            version_at: self.splice + VERSION_KEY.len(),
         }
     }
 
     fn splice(&self, stored: &[u8], revision: i64) -> Bytes {
         let mut bytes = BytesMut::with_capacity(stored.len() + 42);
         bytes.put_slice(&stored[..self.splice]);
-        bytes.put_slice(b"\"resourceVersion\":\"");
+        bytes.put_slice(VERSION_KEY);
         bytes.put_slice(revision.to_string().as_bytes());
         bytes.put_slice(if self.more { b"\"," } else { b"\"" });
         match &self.stale {
@@ -100,19 +104,11 @@ impl Entry {
 
     /// The same object under another resourceVersion, as deletions show it.
     pub fn at(&self, revision: i64) -> Entry {
-        const KEY: &[u8] = b"\"resourceVersion\":\"";
         let mut bytes = BytesMut::with_capacity(self.bytes.len() + 8);
-        let number = self.revision.to_string();
-        // Our own splice is the first text of this form followed by our own number; labels cannot contain quotes unescaped.
-        let at = find(&self.bytes, KEY, number.as_bytes());
-        match at {
-            Some(at) => {
-                bytes.put_slice(&self.bytes[..at]);
-                bytes.put_slice(revision.to_string().as_bytes());
-                bytes.put_slice(&self.bytes[at + number.len()..]);
-            }
-            None => bytes.put_slice(&self.bytes),
-        }
+        let digits = self.bytes[self.version_at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        bytes.put_slice(&self.bytes[..self.version_at]);
+        bytes.put_slice(revision.to_string().as_bytes());
+        bytes.put_slice(&self.bytes[self.version_at + digits..]);
         Entry {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
@@ -120,6 +116,7 @@ impl Entry {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             bytes: bytes.freeze(),
+            version_at: self.version_at,
         }
     }
 
@@ -135,19 +132,6 @@ impl Entry {
             "metadata.namespace" => Some(&self.namespace),
             _ => resource.fields.iter().position(|f| *f == path).and_then(|i| self.fields.get(i)).map(|v| &**v),
         }
-    }
-}
-
-/// Position of `value` where it directly follows `key` and is followed by a quote.
-fn find(bytes: &[u8], key: &[u8], value: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    loop {
-        let at = from + bytes[from..].windows(key.len()).position(|w| w == key)?;
-        let start = at + key.len();
-        if bytes[start..].starts_with(value) && bytes.get(start + value.len()) == Some(&b'"') {
-            return Some(start);
-        }
-        from = at + 1;
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Entry {
     pub fields: Box<[Box<str>]>,
     /// The object's JSON, with its resourceVersion.
     pub bytes: Bytes,
+    /// Where in them the resourceVersion's digits begin.
+    version_at: usize,
 }
 
 impl shared::selector::Labels for Entry {
@@ -193,7 +195,10 @@ impl Cache {
         if tokio::time::timeout(PATIENCE.min(timeout), receiver.wait_for(reached)).await.is_ok() {
             return Ok(());
         }
-        self.inner.nudge.notify_one();
+        // Asking costs etcd a write, so nobody may ask for what etcd itself has not come to.
+        if self.inner.storage.revision().await.is_ok_and(|newest| newest >= revision) {
+            self.inner.nudge.notify_one();
+        }
         match tokio::time::timeout_at(deadline, receiver.wait_for(reached)).await {
             Ok(_) => Ok(()),
             Err(_) => Err(CacheError::Behind { current: self.revision(), wanted: revision }),

@@ -18,8 +18,8 @@ use super::table::{Applied, Table};
 use super::{Entry, Inner, Undecodable};
 use crate::storage::{Change, Expect, Kv, OWN_PREFIX, Opened, PREFIX, StorageError, Watch, WatchError, Write, prefix_end};
 
-/// Keys in a page of the first load.
-const PAGE: i64 = 1000;
+/// Keys in a page of the first load: as many of etcd's largest values (1.5 MiB) as fit into one answer.
+const PAGE: i64 = 128;
 /// A watch that says nothing for this long is checked.
 const SILENCE: Duration = Duration::from_secs(15);
 /// After a nudge, an event must come within this time.

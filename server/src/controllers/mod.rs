@@ -20,6 +20,7 @@ use crate::tasks::Tasks;
 pub mod clusterrole_aggregation;
 pub mod control;
 pub mod cronjob;
+pub mod csr_signing;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
@@ -74,6 +75,7 @@ const fn descriptor(name: &'static str, service_account: &'static str, component
 pub const CONTROLLERS: &[Descriptor] = &[
     descriptor("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", "clusterrole-aggregation", clusterrole_aggregation::start),
     descriptor("cronjob-controller", "cronjob-controller", "cronjob-controller", cronjob::start),
+    descriptor("certificatesigningrequest-signing-controller", "certificate-controller", "csr-signing", csr_signing::start),
     descriptor("daemonset-controller", "daemon-set-controller", "daemonset-controller", daemonset::start),
     descriptor("deployment-controller", "deployment-controller", "deployment-controller", deployment::start),
     descriptor("disruption-controller", "disruption-controller", "controllermanager", disruption::start),
@@ -100,6 +102,8 @@ pub const CONTROLLERS: &[Descriptor] = &[
 pub struct Config {
     /// PEM of the CA that signed the API server's certificate, for `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Signs certificate requests; none turns that off.
+    pub sign: Option<csr_signing::Sign>,
     /// Pod address ranges, one per family; none turns node-ipam off.
     pub cluster_cidrs: Vec<String>,
     /// Prefix length of a node's IPv4 pod range.
@@ -128,6 +132,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             root_ca: String::new(),
+            sign: None,
             cluster_cidrs: Vec::new(),
             node_mask_v4: 24,
             node_mask_v6: 64,

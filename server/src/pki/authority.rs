@@ -71,6 +71,7 @@ impl Subject {
 }
 
 /// A CA: its certificate, and its key when this machine holds it.
+#[derive(Clone)]
 pub struct Authority {
     pair: Pair,
     path: PathBuf,

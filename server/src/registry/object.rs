@@ -42,6 +42,7 @@ trait Erased: Any + Debug + Send + Sync {
     fn meta(&self) -> &ObjectMeta;
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     fn encode(&self) -> serde_json::Result<Vec<u8>>;
+    fn to_value(&self) -> serde_json::Result<serde_json::Value>;
     fn clone_box(&self) -> Box<dyn Erased>;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -56,6 +57,9 @@ impl<T: ApiObject> Erased for T {
     }
     fn encode(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(self)
+    }
+    fn to_value(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
     }
     fn clone_box(&self) -> Box<dyn Erased> {
         Box::new(self.clone())
@@ -113,5 +117,12 @@ impl Object {
     /// Only what a type's `Serialize` refuses, which k8s-openapi's never do.
     pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
         self.0.encode()
+    }
+    /// Its JSON as a tree, with `apiVersion` and `kind`.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn to_value(&self) -> serde_json::Result<serde_json::Value> {
+        self.0.to_value()
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
+use rcgen::ExtendedKeyUsagePurpose;
 
 use super::child::{self, Child};
 use super::control_plane::{self, Sealed};
@@ -20,6 +21,7 @@ use super::{Options, containerd, etcd, network};
 use crate::api::chain::Chain;
 use crate::api::client::in_process_client;
 use crate::api::user::User;
+use crate::controllers::csr_signing::Sign;
 use crate::informers::Informers;
 use crate::pki::{self, Pki, kubeconfig};
 use crate::tasks::Tasks;
@@ -208,6 +210,16 @@ fn component(chain: &Chain, user: &str) -> Client {
     }
 }
 
+/// Signs certificate requests as the cluster's authority.
+fn signer(authority: pki::Authority) -> Sign {
+    Sign(Arc::new(move |request, wanted| {
+        let usages = [(wanted.client, ExtendedKeyUsagePurpose::ClientAuth), (wanted.server, ExtendedKeyUsagePurpose::ServerAuth)];
+        let usages: Vec<_> = usages.into_iter().filter_map(|(used, usage)| used.then_some(usage)).collect();
+        let lifetime = jiff::SignedDuration::from_secs(wanted.seconds.into());
+        authority.sign(request, &usages, lifetime, jiff::Timestamp::now()).map_err(|e| e.to_string())
+    }))
+}
+
 impl Plan<'_> {
     fn pki_config(&self) -> pki::Config {
         let mut ips = vec![self.node_ip];
@@ -279,6 +291,7 @@ impl Plan<'_> {
             bind: SocketAddr::new(self.options.bind_address, self.record.secure_port),
             advertise: self.node_ip,
             services: self.options.service_cluster_ip_range,
+            audit_log: self.options.audit_log_path.clone(),
         };
         control_plane::start(config, tasks).await
     }
@@ -305,6 +318,7 @@ impl Plan<'_> {
     async fn start_control_plane(&self, chain: &Chain, pki: &Pki, informers: &Informers, tasks: &Tasks) -> Result<()> {
         let config = controllers::Config {
             root_ca: pki.cluster.certificate().to_owned(),
+            sign: Some(signer(pki.cluster.clone())),
             cluster_cidrs: vec![self.options.pod_cidr.to_string()],
             identity: self.identity(),
             // One server: its cache is the only one.

@@ -3,6 +3,7 @@
 //! Owns the seams between them, and how values are sealed.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Config<'a> {
     pub advertise: IpAddr,
     /// Addresses of Services.
     pub services: Cidr,
+    /// Where the audit log goes, if anywhere.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// Starts the API server. It serves when this returns.
@@ -65,7 +68,7 @@ pub async fn start(config: Config<'_>, tasks: &Tasks) -> Result<Chain> {
 
     let issuer = Arc::new(config.pki.token_issuer()?);
     let kubelet_tls = pki::client_config(config.pki.kubelet.certificate(), Some(&config.pki.apiserver_kubelet_client))?;
-    let parts = Parts { store, issuer, kubelet_tls: Some(Arc::new(kubelet_tls)), audit_log: None };
+    let parts = Parts { store, issuer, kubelet_tls: Some(Arc::new(kubelet_tls)), audit_log: config.audit_log };
     let chain = build(parts, tasks).await?;
     let serving = pki::ServingCertificate::new(&config.pki.apiserver)?;
     let tls = pki::server_config(serving, config.pki.cluster.certificate(), false)?;

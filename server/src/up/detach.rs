@@ -25,10 +25,10 @@ pub fn run(instance: &Instance) -> Result<()> {
     }
     let log = File::options().create(true).append(true).open(&log_path).with_context(|| format!("open {}", log_path.display()))?;
     let args = std::env::args_os().skip(1).filter(|a| a != "--detach" && a != "-d");
+    // It stays in this directory: paths among the arguments and in the environment may be relative to it.
     let mut child = Command::new(std::env::current_exe()?)
         .args(args)
         .arg(DETACHED_FLAG)
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -134,6 +134,9 @@ pub struct Options {
     /// kubeconfig to add the context `kserver` to [default: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// File to log every request to, one JSON line each: who did what to which object, never what is in it
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or directives such as kserver::kubelet=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,

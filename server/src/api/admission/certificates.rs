@@ -1,4 +1,4 @@
-//! Who approves a certificate request needs the right to approve for its signer, who signs the right to sign, and nobody asks for a
+//! Notes who asks for a certificate (`pkg/registry/certificates/certificates/strategy.go`, `PrepareForCreate`). Who approves a certificate request needs the right to approve for its signer, who signs the right to sign, and nobody asks for a
 //! certificate in `system:masters` (`plugin/pkg/admission/certificates/{approval,signing,subjectrestriction}`).
 
 use async_trait::async_trait;
@@ -6,7 +6,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rustls_pemfile::Item;
 use shared::status::ApiError;
 
-use super::{Attributes, Context, Operation, Plugin, forbidden, new_object, old_object};
+use super::{Attributes, Context, Operation, Plugin, forbidden, new_object, new_object_mut, old_object};
 use crate::api::authz::Access;
 
 pub(super) struct Certificates;
@@ -21,6 +21,21 @@ impl Plugin for Certificates {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         attributes.resource.group == "certificates.k8s.io" && attributes.resource.plural == "certificatesigningrequests"
+    }
+
+    async fn mutate(&self, _: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+        if attributes.operation != Operation::Create || !attributes.subresource.is_empty() {
+            return Ok(());
+        }
+        let user = attributes.user;
+        if let Some(request) = new_object_mut::<CertificateSigningRequest>(attributes) {
+            let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            request.spec.username = text(&user.name);
+            request.spec.uid = text(&user.uid);
+            request.spec.groups = (!user.groups.is_empty()).then(|| user.groups.clone());
+            request.spec.extra = (!user.extra.is_empty()).then(|| user.extra.clone());
+        }
+        Ok(())
     }
 
     async fn validate(&self, context: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {

@@ -70,7 +70,24 @@ pub async fn check_token(reader: &Reader, user: &User, namespace: &str, account:
         let text = "does not match the UID in record. The object might have been deleted and then recreated";
         return Err(refuse(&format!("the UID in the bound object reference ({uid}) {text}")));
     }
-    if on_node(&pod, node) { Ok(()) } else { Err(refuse("node requested token bound to a pod scheduled on a different node")) }
+    if !on_node(&pod, node) {
+        return Err(refuse("node requested token bound to a pod scheduled on a different node"));
+    }
+    let asked = request.spec.as_ref().map(|s| s.audiences.as_slice()).unwrap_or_default();
+    match asked.iter().find(|audience| !audience.is_empty() && !audiences(&pod).any(|a| a == **audience)) {
+        None => Ok(()),
+        Some(audience) => {
+            let text = "not found in pod spec volume, system:node:";
+            Err(refuse(&format!("audience {audience:?} {text}{node} is not authorized to request tokens for this audience")))
+        }
+    }
+}
+
+/// The audiences that a pod's projected volumes name (`ServiceAccountNodeAudienceRestriction`). CSI drivers' are not looked up.
+fn audiences(pod: &Pod) -> impl Iterator<Item = &str> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let sources = volumes.filter_map(|v| v.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
+    sources.filter_map(|s| s.service_account_token.as_ref()?.audience.as_deref())
 }
 
 fn on_node(pod: &Pod, node: &str) -> bool {

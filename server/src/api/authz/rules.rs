@@ -56,7 +56,25 @@ pub fn allows(rule: &PolicyRule, access: &Access<'_>) -> bool {
 
 /// The rules of `wanted` that `held` does not cover, each broken down to one verb and one resource, or one URL.
 pub fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    wanted.iter().flat_map(break_down).filter(|part| !held.iter().any(|rule| covers(rule, part))).collect()
+    let mut missing = Vec::new();
+    for rule in wanted.iter().filter(|rule| !held.iter().any(|held| covers(held, rule))) {
+        if parts(rule) > MOST_PARTS {
+            missing.push(rule.clone());
+            continue;
+        }
+        missing.extend(break_down(rule).into_iter().filter(|part| !held.iter().any(|rule| covers(rule, part))));
+    }
+    missing
+}
+
+/// A rule that comes to more parts than this is not broken down: one held rule covers it whole, or it is missing.
+const MOST_PARTS: usize = 10_000;
+
+/// How many parts [`break_down`] makes.
+fn parts(rule: &PolicyRule) -> usize {
+    let names = list(&rule.resource_names).len().max(1);
+    let resources = list(&rule.api_groups).len().saturating_mul(list(&rule.resources).len()).saturating_mul(names);
+    rule.verbs.len().saturating_mul(resources.saturating_add(list(&rule.non_resource_urls).len()))
 }
 
 fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
@@ -87,7 +105,7 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
     parts
 }
 
-/// Whether a rule covers a part that [`break_down`] made.
+/// Whether a rule covers another one by itself: always right for a part that [`break_down`] made.
 fn covers(held: &PolicyRule, part: &PolicyRule) -> bool {
     if !has(&held.verbs, ALL) && !part.verbs.iter().all(|v| has(&held.verbs, v)) {
         return false;

@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 
 use super::request_info::RequestInfo;
 use super::reviews::VIRTUAL;
+use super::views::VIEWS;
 use super::{Response, discovery, respond};
 use crate::registry::{RESOURCES, Subresource};
 
@@ -135,7 +136,17 @@ fn kinds() -> Vec<Kind> {
         subresources: &[],
         schema: v.schema,
     });
-    stored.chain(virtuals).collect()
+    let views = VIEWS.iter().filter_map(|v| v.row().map(|r| (v, r))).map(|(v, r)| Kind {
+        group: v.group,
+        version: v.version,
+        kind: r.kind,
+        plural: r.plural,
+        namespaced: r.namespaced,
+        verbs: r.verbs,
+        subresources: &[],
+        schema: v.schema,
+    });
+    stored.chain(virtuals).chain(views).collect()
 }
 
 /// The document of one group version.

@@ -9,7 +9,7 @@ use crate::api::chain::Call;
 use crate::api::negotiate;
 use crate::api::verbs::options;
 use crate::api::{Body, Response};
-use crate::registry::store::{Current, Decoded};
+use crate::registry::store::{Current, Decoded, Tracking};
 use crate::registry::{Object, Resource};
 
 const PODS_BINDING: GroupResource<'static> = GroupResource { group: "", resource: "pods/binding" };
@@ -23,7 +23,9 @@ pub async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     let mut binding: Binding = super::decode(&json)?;
     options::same_object(call.info, row, &mut binding.metadata)?;
     validate(&call.info.name, &binding)?;
-    let writing = options::writing(call, "CreateOptions", false)?;
+    let mut writing = options::writing(call, "CreateOptions", false)?;
+    // As upstream, where a binding is no write of the pod's own fields.
+    writing.store.tracking = Tracking::Keep;
     let change = |current: Option<&Current>| {
         let current = current.ok_or_else(|| ApiError::not_found(row.group_resource(), &call.info.name))?;
         let mut object = current.object.clone();

@@ -16,7 +16,7 @@ use crate::api::verbs::{self, Patch, options};
 use crate::api::{Body, Response};
 use crate::registry::certificates::certificate_signing_request;
 use crate::registry::core::pod::subresources as rules;
-use crate::registry::store::{Current, Decoded, decode};
+use crate::registry::store::{Current, Decoded, Tracking, decode};
 use crate::registry::{ApiObject, Object, Resource};
 
 /// get, update and patch of a part.
@@ -31,25 +31,32 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
         let entry = call.server.store.get(row, &info.namespace, &info.name, version).await?;
         return verbs::answer(StatusCode::OK, accepted, row, &entry, &[]);
     }
-    let patch = info.verb == "patch";
-    let writing = options::writing(call, if patch { "PatchOptions" } else { "UpdateOptions" }, false)?;
-    let source = if patch {
-        Source::Patch(Patch::read(call, body).await?)
+    let (source, writing) = if info.verb == "patch" {
+        let patch = Patch::read(call, body).await?;
+        let writing = options::writing(call, "PatchOptions", patch.is_apply())?;
+        (Source::Patch(patch), writing)
     } else {
+        let writing = options::writing(call, "UpdateOptions", false)?;
         let json = negotiate::request_json(&call.parts.headers, body.read().await?)?;
-        Source::Put(decode(row, &json, writing.validation)?)
+        (Source::Put(decode(row, &json, writing.validation)?), writing)
     };
+    let applied = writing.store.tracking == Tracking::Settled;
     let change = |current: Option<&Current>| {
         let current = current.ok_or_else(|| ApiError::not_found(row.group_resource(), &info.name))?;
         let mut wanted = match &source {
             Source::Put(decoded) => decoded.clone(),
-            Source::Patch(patch) => patch.apply(row, Some(current), &info.name, writing.validation)?,
+            Source::Patch(patch) => patch.apply(row, Some(current), &info.name, &writing)?,
         };
+        // What the part has been given is completed before it is checked.
+        (row.ops.default)(&mut wanted.object);
         let mut object = current.object.clone();
         keep(&info.subresource, &mut object, &wanted.object)?;
         let version = wanted.object.meta_mut().resource_version.take();
         let meta = object.meta_mut();
         meta.resource_version = version.filter(|v| !v.is_empty()).or(meta.resource_version.take());
+        if applied {
+            meta.managed_fields = wanted.object.meta_mut().managed_fields.take();
+        }
         Ok(Decoded { object, warnings: wanted.warnings })
     };
     let server = call.server;

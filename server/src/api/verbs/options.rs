@@ -14,7 +14,7 @@ use shared::status::{ApiError, GroupResource};
 use crate::api::chain::Call;
 use crate::api::request_info::RequestInfo;
 use crate::registry::Resource;
-use crate::registry::store::{DeleteOptions, FieldValidation, ListOptions, Propagation, WatchOptions, WriteOptions};
+use crate::registry::store::{DeleteOptions, FieldValidation, ListOptions, Propagation, Tracking, WatchOptions, WriteOptions};
 
 /// Longest watch, in seconds: a day. Clients come back by themselves.
 const LONGEST_WATCH: u64 = 86_400;
@@ -47,6 +47,11 @@ pub fn list(info: &RequestInfo) -> Result<ListOptions, ApiError> {
     let (labels, fields) = selectors(info)?;
     let text = |name: &str| info.param(name).unwrap_or_default().to_owned();
     let limit = number::<i64>(info, "limit")?.unwrap_or(0);
+    // Nothing here waits that long, but nonsense is refused all the same.
+    number::<i64>(info, "timeoutSeconds")?;
+    if info.param("sendInitialEvents").is_some_and(|v| !v.is_empty()) {
+        invalid("ListOptions", &[field::Error::forbidden(&field::Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list")])?;
+    }
     Ok(ListOptions {
         namespace: info.namespace.clone(),
         labels,
@@ -139,9 +144,10 @@ pub fn writing<'a>(call: &'a Call<'_>, kind: &str, apply: bool) -> Result<Writin
         user: call.user,
         dry_run,
         field_manager: if manager.is_empty() { agent(call) } else { manager.to_owned() },
+        tracking: if apply { Tracking::Settled } else { Tracking::Update },
         subresource: &info.subresource,
         force: info.flag("force"),
-        create: apply,
+        create: apply && info.subresource.is_empty(),
     };
     Ok(Writing { store, validation })
 }

@@ -9,12 +9,13 @@ use serde_json::Value;
 use shared::patch::{PatchError, json, strategic};
 use shared::status::ApiError;
 
+use super::options::Writing;
 use super::{answer, options};
 use crate::api::chain::Call;
 use crate::api::negotiate::{self, Accepted};
 use crate::api::{Body, Response};
 use crate::registry::Resource;
-use crate::registry::store::{Current, Decoded, FieldValidation, decode, yaml_to_json};
+use crate::registry::store::{self, Current, Decoded, decode, yaml_to_json};
 
 /// Media types of patches.
 const ACCEPTED: &str =
@@ -64,12 +65,16 @@ impl Patch {
     /// The object that the patch makes of the stored one.
     ///
     /// # Errors
-    /// 404 without one, 400 for a patch that is none, 422 for one that does not fit.
-    pub fn apply(&self, row: &'static Resource, current: Option<&Current>, name: &str, validation: FieldValidation) -> Result<Decoded, ApiError> {
+    /// 404 without one (but for a server-side apply), 400 for a patch that is none, 422 for one that does not fit, 409 for an apply that
+    /// changes what others own.
+    pub fn apply(&self, row: &'static Resource, current: Option<&Current>, name: &str, writing: &Writing<'_>) -> Result<Decoded, ApiError> {
+        if self.is_apply() {
+            return store::apply(row, &writing.store, current, &self.bytes);
+        }
         let current = current.ok_or_else(|| ApiError::not_found(row.group_resource(), name))?;
         let document: Value = serde_json::from_slice(&current.entry.bytes).map_err(ApiError::internal)?;
         let patched = self.apply_to(document, strategic::Type::of(&row.api_version(), row.kind))?;
-        decode(row, &serde_json::to_vec(&patched).map_err(ApiError::internal)?, validation)
+        decode(row, &serde_json::to_vec(&patched).map_err(ApiError::internal)?, writing.validation)
     }
 
     /// The same for an object that is not stored, such as a Scale.
@@ -84,7 +89,7 @@ impl Patch {
                 let patch = serde_json::from_slice(&self.bytes).map_err(|e| malformed(&e))?;
                 strategic::apply(document, patch, of)
             }
-            Kind::Apply => return Err(ApiError::unsupported_media_type("server-side apply is not supported on this resource")),
+            Kind::Apply => return Err(ApiError::unsupported_media_type("server-side apply is not supported on this subresource")),
         };
         patched.map_err(|error| match error {
             PatchError::Malformed(text) => malformed(&text),
@@ -107,7 +112,7 @@ pub(super) async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) 
     let patch = Patch::read(call, body).await?;
     let writing = options::writing(call, "PatchOptions", patch.is_apply())?;
     let (server, info) = (call.server, call.info);
-    let change = |current: Option<&Current>| patch.apply(row, current, &info.name, writing.validation);
+    let change = |current: Option<&Current>| patch.apply(row, current, &info.name, &writing);
     let written = server.store.update(row, &info.namespace, &info.name, &writing.store, &change, &*server.admit).await?;
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     answer(code, accepted, row, &written.entry, &written.warnings)

@@ -19,13 +19,21 @@ use crate::api::{Body, Response, respond};
 use crate::registry::Resource;
 use crate::registry::store::{WatchEvent, WatchStream};
 
-/// Opens a watch. Errors before the first byte are ordinary answers; later ones are an ERROR event.
+/// Opens a watch. Requests that make no sense get an ordinary answer; all other errors are an ERROR event.
 pub(super) async fn open(call: &Call<'_>, row: &'static Resource) -> Result<Response, ApiError> {
     let accepted = Accepted::choose(&call.parts.headers, call.info)?;
     if accepted.format != Format::Json {
         return Err(ApiError::not_acceptable("only the following media types are accepted: application/json, application/json;stream=watch"));
     }
-    let stream = call.server.store.watch(row, &options::watch(call.info)?).await?;
+    let stream = match call.server.store.watch(row, &options::watch(call.info)?).await {
+        // As upstream: what is wrong with the resourceVersion is the watch's first and last event.
+        Err(error) if error.reason() == "Expired" => {
+            let mut chunks = Chunks::default();
+            write_error(&mut chunks, &error);
+            return Ok(respond::with_type(StatusCode::OK, "application/json", chunks.finish()));
+        }
+        stream => stream?,
+    };
     let labels = Route::Stored(row, None).labels(call.info);
     let frames = Frames {
         stream,

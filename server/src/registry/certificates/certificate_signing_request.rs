@@ -74,7 +74,8 @@ impl Strategy for CertificateSigningRequests {
         let path = Path::new("spec");
         let spec = &object.spec;
         let text = std::str::from_utf8(&spec.request.0).unwrap_or_default();
-        if !text.contains("-----BEGIN CERTIFICATE REQUEST-----") && !text.contains("-----BEGIN NEW CERTIFICATE REQUEST-----") {
+        // The first block is the one that is signed, so it is the one that is looked at.
+        if !text.split_once("-----BEGIN ").is_some_and(|(_, first)| first.starts_with("CERTIFICATE REQUEST-----")) {
             errors.push(Error::invalid(&path.child("request"), &spec.request, "PEM block type must be CERTIFICATE REQUEST"));
         }
         let usages = spec.usages.as_deref().unwrap_or_default();

@@ -91,7 +91,7 @@ fn counts(pod: &Pod, now: Timestamp) -> bool {
         return false;
     }
     match (&pod.metadata.deletion_timestamp, pod.metadata.deletion_grace_period_seconds) {
-        (Some(at), Some(grace)) => now.as_second() <= at.0.as_second() + grace,
+        (Some(at), Some(grace)) => now.as_second() <= at.0.as_second().saturating_add(grace),
         _ => true,
     }
 }

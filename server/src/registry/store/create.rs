@@ -4,7 +4,7 @@ use shared::status::ApiError;
 use tokio::time::Instant;
 
 use super::write::{Committed, Extra, Learnt, PATIENCE, Pending, attributes, prepare};
-use super::{Decoded, Store, WriteOptions, Written, errors, meta};
+use super::{Decoded, Store, WriteOptions, Written, errors, managed, meta};
 use crate::registry::admit::{Admit, Operation};
 use crate::registry::{Object, Resource};
 use crate::storage::{Expect, Kv};
@@ -76,6 +76,7 @@ impl Store {
         let mut extra = Extra::default();
         meta::fill_for_create(resource, object);
         (ops.default)(object);
+        managed::track(resource, options, None, object)?;
         (ops.prepare_for_create)(object);
         let name = object.name().to_owned();
         let mut attempt = attributes(Operation::Create, resource, (namespace, &name), options, (Some(object), None), (&mut extra, warnings));

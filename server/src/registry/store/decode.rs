@@ -97,14 +97,28 @@ pub fn decode_yaml(resource: &Resource, bytes: &[u8], validation: FieldValidatio
     decode(resource, &yaml_to_json(bytes)?, validation)
 }
 
+/// What upstream reads an object's kind into, as its errors print it.
+const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 fn check_type(resource: &Resource, bytes: &[u8]) -> Result<(), ApiError> {
-    let meta: TypeMeta = serde_json::from_slice(bytes).map_err(|e| {
+    let unrecognized = |reason: &str| {
         ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {e} ({})",
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {reason} ({})",
             resource.kind,
             excerpt(bytes)
         ))
-    })?;
+    };
+    let other = match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'[') => Some("array"),
+        Some(b'"') => Some("string"),
+        Some(b't' | b'f') => Some("bool"),
+        Some(b'-' | b'0'..=b'9') => Some("number"),
+        _ => None,
+    };
+    let meta: TypeMeta = match other.filter(|_| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()) {
+        Some(other) => return Err(unrecognized(&format!("json: cannot unmarshal {other} into Go value of type {TYPE_META}"))),
+        None => serde_json::from_slice(bytes).map_err(|e| unrecognized(&e.to_string()))?,
+    };
     let text = |value: &Option<serde_json::Value>| value.as_ref().and_then(|v| v.as_str()).unwrap_or_default().to_owned();
     let (version, kind) = (text(&meta.api_version), text(&meta.kind));
     let expected = resource.api_version();
@@ -128,19 +142,18 @@ fn excerpt(bytes: &[u8]) -> String {
 
 fn undecodable(resource: &Resource, findings: &Findings, error: &serde_json::Error) -> ApiError {
     let detail = match findings.failed.take() {
-        Some((owner, path)) if error.is_data() => type_error(owner, &path, error),
+        Some(failed) if error.is_data() => type_error(failed.owner, &failed.fields, error),
         _ => error.to_string(),
     };
     ApiError::bad_request(format!("{} in version {:?} cannot be handled as a {}: {detail}", resource.kind, resource.version, resource.kind))
 }
 
 /// Go's `json: cannot unmarshal string into Go struct field PodSpec.spec.terminationGracePeriodSeconds of type int64`.
-fn type_error(owner: &str, path: &str, error: &serde_json::Error) -> String {
+fn type_error(owner: &str, fields: &str, error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
-    let plain: String = path.split('.').map(|part| part.split('[').next().unwrap_or(part)).collect::<Vec<_>>().join(".");
     let Some((found, expected)) = text.strip_prefix("invalid type: ").and_then(|t| t.rsplit_once(", expected ")) else {
-        return format!("json: cannot decode {plain}: {text}");
+        return format!("json: cannot decode {fields}: {text}");
     };
     let found = if found.starts_with("map") {
         "object"
@@ -163,5 +176,5 @@ fn type_error(owner: &str, path: &str, error: &serde_json::Error) -> String {
         "f64" => "float64".to_owned(),
         other => other.to_owned(),
     };
-    format!("json: cannot unmarshal {found} into Go struct field {owner}.{plain} of type {expected}")
+    format!("json: cannot unmarshal {found} into Go struct field {owner}.{fields} of type {expected}")
 }

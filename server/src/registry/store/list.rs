@@ -69,15 +69,22 @@ impl Store {
         Ok(Listed { revision, items, continue_token, remaining })
     }
 
+    /// Waits for the revision of a continue token. One that etcd has not come to was never given out; one that only this server has
+    /// not come to may be another server's.
+    async fn reach_page(&self, revision: i64) -> Result<(), ApiError> {
+        let Err(late) = self.inner.cache.wait_for(revision, WAIT).await else { return Ok(()) };
+        if self.inner.storage.revision().await.is_ok_and(|newest| newest < revision) {
+            return Err(ApiError::bad_request("invalid continue token: continue key is not valid: its resourceVersion is in the future"));
+        }
+        Err(errors::future_revision(late))
+    }
+
     async fn start(&self, options: &ListOptions) -> Result<Start, ApiError> {
         let cache = &self.inner.cache;
         if !options.continue_token.is_empty() {
             let token = Continuation::decode(&options.continue_token)?;
             match token.revision {
-                Some(revision) => cache
-                    .wait_for(revision, WAIT)
-                    .await
-                    .map_err(|_| ApiError::bad_request("invalid continue token: continue key is not valid: its resourceVersion is in the future"))?,
+                Some(revision) => self.reach_page(revision).await?,
                 None => drop(cache.catch_up(WAIT).await.map_err(errors::cache)?),
             }
             return Ok(Start { at: token.revision, from: token.start, exact: true, continued: true });

@@ -9,6 +9,7 @@ mod decode;
 mod delete;
 mod errors;
 mod list;
+mod managed;
 mod meta;
 mod names;
 mod track;
@@ -28,6 +29,7 @@ use shared::selector::{FieldSelector, Selector};
 use shared::status::ApiError;
 
 pub use decode::{Decoded, FieldValidation, decode, decode_yaml};
+pub use managed::apply;
 pub use track::{Findings, from_json};
 pub use watch::{WatchEvent, WatchStream};
 pub use yaml::yaml_to_json;
@@ -93,6 +95,17 @@ pub struct WatchOptions {
     pub timeout: Duration,
 }
 
+/// What a write does to `metadata.managedFields`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// The manager takes the fields that it changes.
+    Update,
+    /// The change has settled it: a server-side apply.
+    Settled,
+    /// Nothing: the server itself writes.
+    Keep,
+}
+
 /// Who writes, and how.
 #[derive(Clone, Debug)]
 pub struct WriteOptions<'a> {
@@ -102,6 +115,8 @@ pub struct WriteOptions<'a> {
     pub dry_run: bool,
     /// Name under which fields are owned.
     pub field_manager: String,
+    /// What becomes of who owns which field.
+    pub tracking: Tracking,
     /// Subresource written to, or empty. `status` keeps everything else; others are restricted by the change itself.
     pub subresource: &'a str,
     /// Whether a server-side apply takes fields over.
@@ -113,7 +128,7 @@ pub struct WriteOptions<'a> {
 impl<'a> WriteOptions<'a> {
     /// A write of the main resource.
     pub fn new(user: &'a User) -> Self {
-        WriteOptions { user, dry_run: false, field_manager: String::new(), subresource: "", force: false, create: false }
+        WriteOptions { user, dry_run: false, field_manager: String::new(), tracking: Tracking::Keep, subresource: "", force: false, create: false }
     }
 }
 

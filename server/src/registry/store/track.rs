@@ -16,8 +16,19 @@ pub struct Findings {
     pub unknown: RefCell<Vec<String>>,
     /// Paths of fields given twice, in order.
     pub duplicate: RefCell<Vec<String>>,
-    /// (Rust type, path) of the value that could not be decoded.
-    pub failed: RefCell<Option<(&'static str, String)>>,
+    /// The value that could not be decoded.
+    pub failed: RefCell<Option<Failed>>,
+}
+
+/// Where a value of the wrong type was.
+#[derive(Debug)]
+pub struct Failed {
+    /// The struct it is in.
+    pub owner: &'static str,
+    /// Its path.
+    pub path: String,
+    /// The fields of structs that lead to it, as Go names it: without keys of maps and places in lists.
+    pub fields: String,
 }
 
 /// Decodes JSON, noting findings if they are wanted.
@@ -48,6 +59,8 @@ const DEEPEST: usize = 120;
 enum At<'a> {
     Root,
     Field(&'a At<'a>, &'a str),
+    /// A key of a map.
+    Key(&'a At<'a>, &'a str),
     Index(&'a At<'a>, usize),
 }
 
@@ -55,9 +68,22 @@ impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             At::Root => Ok(()),
-            At::Field(At::Root, name) => f.write_str(name),
-            At::Field(parent, name) => write!(f, "{parent}.{name}"),
+            At::Field(At::Root, name) | At::Key(At::Root, name) => f.write_str(name),
+            At::Field(parent, name) | At::Key(parent, name) => write!(f, "{parent}.{name}"),
             At::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+impl At<'_> {
+    fn fields(&self) -> String {
+        match self {
+            At::Root => String::new(),
+            At::Key(parent, _) | At::Index(parent, _) => parent.fields(),
+            At::Field(parent, name) => match parent.fields() {
+                fields if fields.is_empty() => (*name).to_owned(),
+                fields => format!("{fields}.{name}"),
+            },
         }
     }
 }
@@ -94,7 +120,7 @@ impl Context<'_> {
         if result.is_err()
             && let Some(findings) = self.findings
         {
-            findings.failed.borrow_mut().get_or_insert_with(|| (self.owner, self.at.to_string()));
+            findings.failed.borrow_mut().get_or_insert_with(|| Failed { owner: self.owner, path: self.at.to_string(), fields: self.at.fields() });
         }
         result
     }
@@ -247,8 +273,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
         Ok(key)
     }
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
-        let at = At::Field(self.context.at, &self.key);
-        let owner = if self.kind.is_empty() { self.context.owner } else { self.kind };
+        let map = self.kind.is_empty();
+        let at = if map { At::Key(self.context.at, &self.key) } else { At::Field(self.context.at, &self.key) };
+        let owner = if map { self.context.owner } else { self.kind };
         self.inner.next_value_seed(Seed { seed, context: Context { at: &at, owner, ..self.context } })
     }
     fn size_hint(&self) -> Option<usize> {

@@ -8,7 +8,7 @@ use shared::status::ApiError;
 use tokio::time::Instant;
 
 use super::write::{Committed, Extra, Learnt, PATIENCE, Pending, attributes, prepare};
-use super::{Change, Current, Decoded, Store, WriteOptions, Written, meta};
+use super::{Change, Current, Decoded, Store, WriteOptions, Written, managed, meta};
 use crate::registry::admit::{Admit, Operation};
 use crate::registry::{Object, Resource};
 use crate::storage::Expect;
@@ -174,6 +174,7 @@ impl Store {
         let mut extra = Extra::default();
         meta::fill_for_update(new.meta_mut(), old.meta());
         (ops.default)(&mut new);
+        managed::track(resource, options, Some(old), &mut new)?;
         mode.prepare(resource, &mut new, old);
         let id = (namespace, name);
         let mut attempt = attributes(Operation::Update, resource, id, options, (Some(&mut new), Some(old)), (&mut extra, warnings));
@@ -199,15 +200,23 @@ impl Store {
         if deletes(resource, &new, old) {
             return Ok(Plan::Remove(new, extra));
         }
-        if extra.writes.is_empty() && self.unchanged(resource, &new, current)? {
+        if extra.writes.is_empty() && self.unchanged(resource, &mut new, current)? {
             return Ok(Plan::Nothing);
         }
         Ok(Plan::Put(new, extra))
     }
 
-    /// Whether storing the object would change nothing.
-    fn unchanged(&self, resource: &Resource, new: &Object, current: &Current) -> Result<bool, ApiError> {
-        Ok(prepare(resource, new)?.at(current.entry.revision).bytes == current.entry.bytes)
+    /// Whether storing the object would change nothing, or only when its fields were last written.
+    fn unchanged(&self, resource: &Resource, new: &mut Object, current: &Current) -> Result<bool, ApiError> {
+        let same = |new: &Object| Ok::<_, ApiError>(prepare(resource, new)?.at(current.entry.revision).bytes == current.entry.bytes);
+        let (entries, old) = (&new.meta().managed_fields, &current.object.meta().managed_fields);
+        if entries == old || !managed::differ_in_times_only(entries.as_deref(), old.as_deref()) {
+            return same(new);
+        }
+        let entries = std::mem::replace(&mut new.meta_mut().managed_fields, old.clone());
+        let unchanged = same(new)?;
+        new.meta_mut().managed_fields = entries;
+        Ok(unchanged)
     }
 }
 

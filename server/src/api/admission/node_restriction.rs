@@ -73,7 +73,7 @@ pub async fn check_token(reader: &Reader, user: &User, namespace: &str, account:
     if !on_node(&pod, node) {
         return Err(refuse("node requested token bound to a pod scheduled on a different node"));
     }
-    let asked = request.spec.as_ref().map(|s| s.audiences.as_slice()).unwrap_or_default();
+    let asked = request.spec.as_ref().and_then(|s| s.audiences.as_deref()).unwrap_or_default();
     match asked.iter().find(|audience| !audience.is_empty() && !audiences(&pod).any(|a| a == **audience)) {
         None => Ok(()),
         Some(audience) => {

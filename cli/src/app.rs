@@ -214,7 +214,7 @@ impl Ctx {
         fresh.find(word).ok_or_else(|| {
             let near = fresh.suggestions(word);
             if let Some(first) = near.first() {
-                eprintln!("{}", crate::print::style::hint(&format!("hint: did you mean {first:?}?")));
+                crate::print::style::hint(&format!("hint: did you mean {first:?}?"));
             }
             crate::discovery::unknown(word)
         })

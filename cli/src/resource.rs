@@ -146,7 +146,8 @@ impl Query {
         self
     }
 
-    fn has_selector(&self) -> bool {
+    /// Whether labels or fields choose the objects.
+    pub fn has_selector(&self) -> bool {
         let set = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());
         set(&self.selector) || set(&self.field_selector)
     }

@@ -179,7 +179,8 @@ impl Client {
             let text = value.to_str().unwrap_or_default();
             // 299 - "text"
             if let Some(start) = text.find('"') {
-                let quoted = text[start + 1..].trim_end().trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+                let rest = text[start + 1..].trim_end();
+                let quoted = rest.strip_suffix('"').unwrap_or(rest).replace("\\\"", "\"").replace("\\\\", "\\");
                 crate::print::warn(&quoted);
                 self.warnings.set(self.warnings.get() + 1);
             }

@@ -71,7 +71,7 @@ pub struct Drain {
     #[arg(long, default_value_t = 0)]
     pub skip_wait_for_delete_timeout: i64,
     /// The length of time to wait before giving up, zero means infinite
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
 }
 

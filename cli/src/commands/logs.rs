@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     pub prefix: bool,
     /// Only return logs newer than a relative duration like 5s, 2m, or 3h
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub since: String,
     /// Only return logs after a specific date (RFC3339)
     #[arg(long)]
@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5)]
     pub max_log_requests: usize,
     /// The length of time to wait until at least one pod is running
-    #[arg(long, default_value = "20s")]
+    #[arg(long, default_value = "20s", value_parser = crate::duration::checked)]
     pub pod_running_timeout: String,
     /// Skip verifying the identity of the kubelet that logs are requested from
     #[arg(long)]

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, default_value = "")]
     pub subresource: String,
     /// The length of time to wait before giving up on a delete
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
     /// Must be one of: strict (or true), warn, ignore (or false)
     #[arg(long, default_value = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "strict")]

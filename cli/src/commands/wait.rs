@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, hide = true)]
     pub local: bool,
     /// The length of time to wait before giving up. Zero means check once and don't wait, negative means wait for a week
-    #[arg(long, default_value = "30s")]
+    #[arg(long, default_value = "30s", value_parser = crate::duration::checked)]
     pub timeout: String,
 }
 

@@ -12,6 +12,7 @@ mod namespace;
 mod pdb;
 mod priorityclass;
 mod quota;
+pub use keys::check_variable_name;
 pub use quota::amounts;
 mod roles;
 mod secret;

@@ -200,6 +200,9 @@ impl Client {
             last = cause.to_string();
             source = cause.source();
         }
+        if last == "invalid peer certificate: UnknownIssuer" {
+            last = "tls: failed to verify certificate: x509: certificate signed by unknown authority".into();
+        }
         if error.is_timeout() {
             last = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into();
         }

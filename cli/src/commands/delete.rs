@@ -232,7 +232,7 @@ impl Args {
                 Ok(Err(error))
                     if error.downcast_ref::<errors::ServerError>().is_some_and(|e| matches!(e.reason(), "Forbidden" | "MethodNotAllowed")) => {}
                 Ok(Err(error)) => failures.push(error),
-                Err(_) => failures.push(anyhow!("timed out waiting for the condition on {}/{}", info.kind.resource(), info.name)),
+                Err(_) => failures.push(anyhow!("timed out waiting for the condition on {}/{}", info.kind.plural, info.name)),
             }
         }
         Ok(())

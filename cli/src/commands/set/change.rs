@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::app::Ctx;
-use crate::client::Body;
 use crate::errors;
 use crate::manifest::FileArgs;
 use crate::podspec;

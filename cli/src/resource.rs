@@ -183,6 +183,9 @@ impl Query {
             }
             return Ok(kinds.into_iter().map(|kind| Target::List { namespace: namespace.clone().filter(|_| kind.namespaced), kind }).collect());
         }
+        if names.iter().any(String::is_empty) {
+            bail!("resource name may not be empty");
+        }
         if self.has_selector() {
             bail!("name cannot be provided when a selector is specified");
         }
@@ -208,7 +211,10 @@ impl Query {
     /// `pods,svc` and categories such as `all`.
     async fn kinds(&self, ctx: &Ctx, words: &str) -> Result<Vec<Rc<Kind>>> {
         let mut kinds: Vec<Rc<Kind>> = Vec::new();
-        for word in words.split(',').filter(|w| !w.is_empty()) {
+        for word in words.split(',') {
+            if word.is_empty() {
+                return Err(crate::discovery::unknown(word));
+            }
             let category = ctx.discovery().await?.category(word);
             let found = if category.is_empty() { vec![ctx.kind(word).await?] } else { category };
             for kind in found {

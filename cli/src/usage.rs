@@ -127,14 +127,19 @@ fn valid_values(error: &clap::Error) -> String {
 /// The words behind a command, as kubectl lists them.
 fn rest_of(path: &str, arguments: &[String]) -> String {
     let depth = path.split(' ').filter(|p| !p.is_empty()).count();
-    words(arguments).into_iter().skip(depth).collect::<Vec<_>>().join(" ")
+    let is_value = |word: &&str| {
+        let flag = arguments.iter().position(|a| a == word).and_then(|at| at.checked_sub(1)).map(|at| arguments[at].as_str());
+        flag.is_some_and(|f| matches!(f, "-f" | "-o" | "-l" | "-k" | "--filename" | "--output" | "--selector" | "--kustomize"))
+    };
+    words(arguments).into_iter().skip(depth).filter(|word| !is_value(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// `-r, --replicas`, where a flag has a short form.
 fn with_shorthand(flag: &str, path: &str) -> String {
-    let command = path.split(' ').filter(|p| !p.is_empty()).try_fold(app::command(), |command, name| command.find_subcommand(name).cloned());
+    let root = app::command();
+    let command = path.split(' ').filter(|p| !p.is_empty()).try_fold(root.clone(), |command, name| command.find_subcommand(name).cloned());
     let long = flag.trim_start_matches('-');
-    let short = command.iter().flat_map(clap::Command::get_arguments).find(|a| a.get_long() == Some(long)).and_then(clap::Arg::get_short);
+    let short = command.iter().chain([&root]).flat_map(clap::Command::get_arguments).find(|a| a.get_long() == Some(long)).and_then(clap::Arg::get_short);
     short.map_or_else(|| flag.to_owned(), |short| format!("-{short}, {flag}"))
 }
 

@@ -258,7 +258,8 @@ fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_nam
         let (key, value) = pair.split_once('=').ok_or_else(|| anyhow!("invalid --as-user-extra {pair:?}: expected key=value"))?;
         settings.impersonate_extra.push((key.to_owned(), value.to_owned()));
     }
-    if user.impersonate.is_none() && user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) {
+    let more = user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) || user.impersonate_uid.is_some() || !settings.impersonate_extra.is_empty();
+    if user.impersonate.is_none() && more {
         bail!("requesting uid, groups or user-extra for {user_name} without impersonating a user");
     }
     if let Some(namespace) = global.namespace.as_ref().filter(|n| !n.is_empty()) {

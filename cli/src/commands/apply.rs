@@ -189,7 +189,9 @@ impl Args {
             }
         }
         if !shown.is_empty() {
-            printer.object(&print::list_of(shown))?;
+            let mut list = print::list_of(shown);
+            list["metadata"] = json!({});
+            printer.object(&list)?;
         }
         if self.prune && failures.is_empty() {
             self.prune(ctx, &applied, dry_run, &mut printer).await?;

@@ -94,6 +94,9 @@ impl CordonArgs {
         if self.nodes.is_empty() && self.selector.is_none() {
             return Err(errors::usage(command, format!("USAGE: {command} NODE [flags]")));
         }
+        if !self.nodes.is_empty() && self.selector.is_some() {
+            return Err(errors::usage(command, "cannot specify both a node name and a --selector option"));
+        }
         let selector = SelectorArgs { selector: self.selector.clone(), ..SelectorArgs::default() };
         let mut args = self.nodes.clone();
         if !args.iter().any(|a| a.contains('/')) {

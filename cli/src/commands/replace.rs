@@ -82,9 +82,6 @@ impl Args {
             }
             infos.push(info);
         }
-        if infos.is_empty() {
-            bail!("no objects passed to replace");
-        }
         for info in infos {
             let done = if self.force { self.recreate(ctx, &info, validation).await } else { self.put(ctx, &info, validation, dry_run).await };
             let told = done.map_err(|e| errors::from_source("replacing", &info.source, e)).and_then(|object| printer.done(&object, "replaced"));

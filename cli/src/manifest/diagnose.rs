@@ -79,6 +79,9 @@ fn hint(message: &str, lines: &[&str], at: Position) -> Option<String> {
     if message.contains("mapping values are not allowed") {
         return two_colons(line).or_else(|| parent_with_value(lines, at));
     }
+    if message.contains("already set in map") {
+        return None;
+    }
     if message.contains("did not find expected key") || message.contains("block mapping") || message.contains("simple key") {
         return wrong_indent(lines, at).or_else(|| missing_colon(lines, at));
     }

@@ -280,11 +280,20 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
 
 async fn download(url: &str) -> Result<String> {
     let http = reqwest::Client::builder().build()?;
-    let response = http.get(url).send().await.map_err(|e| anyhow!("unable to read URL {url:?}: {e}"))?;
+    let response = http.get(url).send().await.map_err(|e| match e.is_connect() {
+        true => refused(url),
+        false => anyhow!("unable to read URL {url:?}: {e}"),
+    })?;
     if !response.status().is_success() {
         bail!("unable to read URL {url:?}, server reported {}, status code={}", response.status(), response.status().as_u16());
     }
     response.text().await.map_err(|e| anyhow!("unable to read URL {url:?}: {e}"))
+}
+
+/// Nobody listens where a manifest should come from.
+fn refused(url: &str) -> anyhow::Error {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    crate::errors::ConnectError::Refused(rest.split('/').next().unwrap_or(rest).to_owned()).into()
 }
 
 /// Kustomizations are built by the `kustomize` program.

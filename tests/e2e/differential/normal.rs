@@ -44,11 +44,12 @@ static AGE: LazyLock<Regex> =
 static NAMES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     rules(&[
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "{uid}"),
-        (r#"(resourceVersion"?: "?)\d+"#, "${1}{rv}"),
-        (r"(was) \d{2,}$", "$1 {rv}"),
+        (r#"(resourceVersion"?: ?"?)\d+"#, "${1}{rv}"),
+        (r"(?m)(was) \d{2,}$", "$1 {rv}"),
         (r"-[bcdfghjklmnpqrstvwxz2456789]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-{pod}"),
         (r"-[bcdfghjklmnpqrstvwxz2456789]*[2456789][bcdfghjklmnpqrstvwxz2456789]*\b", "-{hash}"),
         (r"(kube-api-access|gen)-\w{5}\b", "$1-{suffix}"),
+        (r":3\d{4}/", ":{nodeport}/"),
         (r"\b10\.\d+\.\d+\.\d+ *", "{ip} "),
         (r"\b198\.19\.\d+\.\d+ *", "{ip} "),
     ])

@@ -104,7 +104,7 @@ impl ServiceArgs {
         let (port_text, target) = text.split_once(':').unwrap_or((text, text));
         let port: u16 = port_text.parse().map_err(|_| anyhow!("strconv.ParseUint: parsing {port_text:?}: invalid syntax"))?;
         let target = if target.is_empty() { port_text } else { target };
-        if target.parse::<i64>().is_ok_and(|number| !(1..=65535).contains(&number)) {
+        if target.parse::<i64>().is_ok_and(|number| !(0..=65535).contains(&number)) {
             bail!("must be between 1 and 65535, inclusive");
         }
         let name = text.replace(':', "-");

@@ -69,7 +69,7 @@ impl Args {
             let mut description = describe::Writer::new();
             description.pod_template(&template);
             // Upstream aligns this on nothing: its tabs reach the pipe.
-            print::emit(&if std::io::stdout().is_terminal() { description.finish() } else { description.raw() })?;
+            print::emit(&if std::io::stdout().is_terminal() { description.finish() } else { description.raw() + "\n" })?;
         }
         errors::collect(failures)
     }

@@ -36,6 +36,9 @@ pub struct ChangeArgs {
     /// How a failure names what was to be changed.
     #[arg(skip)]
     pub what: Option<&'static str>,
+    /// What is as wanted already is sent and told all the same.
+    #[arg(skip)]
+    pub always: bool,
 }
 
 impl ChangeArgs {
@@ -77,7 +80,7 @@ impl ChangeArgs {
             changed.push((info, after));
         }
         for (info, after) in changed {
-            if after == info.object {
+            if after == info.object && !self.always {
                 continue;
             }
             let done = self.send(ctx, &info, after, dry_run).await;

@@ -144,21 +144,21 @@ impl Args {
             let mut env = container["env"].as_array().cloned().unwrap_or_default();
             merge(&mut env, set, remove);
             for variable in &env {
-                let line = self.described(ctx, info, variable).await;
+                let line = self.described(ctx, info, variable, &container["resources"]).await;
                 outln!("{line}");
             }
         }
         Ok(())
     }
 
-    async fn described(&self, ctx: &Ctx, info: &Info, variable: &Value) -> String {
+    async fn described(&self, ctx: &Ctx, info: &Info, variable: &Value, resources: &Value) -> String {
         let (name, source) = (text(&variable["name"]), &variable["valueFrom"]);
         if !source.is_object() {
             return format!("{name}={}", text(&variable["value"]));
         }
         if self.resolve
             && !self.change.local
-            && let Some(value) = resolved(ctx, info, source).await
+            && let Some(value) = resolved(ctx, info, source, resources).await
         {
             return format!("{name}={value}");
         }
@@ -180,13 +180,19 @@ impl Args {
     }
 }
 
-async fn resolved(ctx: &Ctx, info: &Info, source: &Value) -> Option<String> {
+async fn resolved(ctx: &Ctx, info: &Info, source: &Value, resources: &Value) -> Option<String> {
     use base64::Engine;
     let (kind, reference) = source.as_object()?.iter().next()?;
     let plural = match kind.as_str() {
         "fieldRef" => {
             let path = text(&reference["fieldPath"]).replace('.', "/");
             return info.object.pointer(&format!("/{path}"))?.as_str().map(ToOwned::to_owned);
+        }
+        "resourceFieldRef" => {
+            let (which, resource) = text(&reference["resource"]).split_once('.')?;
+            let amount: shared::quantity::Quantity = resources[which][resource].as_str()?.parse().ok()?;
+            // Whole units, rounded up: processors or bytes.
+            return Some(if resource == "cpu" { (amount.millis() + 999) / 1000 } else { amount.value() }.to_string());
         }
         "configMapKeyRef" => "configmaps",
         "secretKeyRef" => "secrets",

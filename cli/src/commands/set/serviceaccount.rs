@@ -22,7 +22,8 @@ impl Args {
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
         let Some((account, resources)) = self.args.split_last() else { bail!("serviceaccount is required") };
         let (infos, failures) = self.change.infos(ctx, resources).await?;
-        self.change
+        let change = ChangeArgs { what: Some("ServiceAccountName"), always: true, ..self.change.clone() };
+        change
             .apply(ctx, infos, failures, "serviceaccount updated", |object, _| {
                 if let Some(spec) = podspec::spec_of_mut(object) {
                     spec.insert("serviceAccountName".into(), Value::String(account.clone()));

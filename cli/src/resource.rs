@@ -47,6 +47,8 @@ pub struct Query {
     pub kinds_mean_all: bool,
     /// Objects of files are taken as written, not fetched.
     pub local: bool,
+    /// Objects of files are taken as written, but their kinds are the server's.
+    pub as_written: bool,
     /// The kind that bare names have, as in `describe`-less commands such as `cordon NAME`.
     pub default_kind: Option<&'static str>,
     /// A missing object is skipped.
@@ -321,7 +323,7 @@ impl Query {
                     continue;
                 }
             };
-            if self.local {
+            if self.local || self.as_written {
                 infos.push(info);
                 continue;
             }

@@ -139,16 +139,56 @@ fn with_shorthand(flag: &str, path: &str) -> String {
     let root = app::command();
     let command = path.split(' ').filter(|p| !p.is_empty()).try_fold(root.clone(), |command, name| command.find_subcommand(name).cloned());
     let long = flag.trim_start_matches('-');
-    let short = command.iter().chain([&root]).flat_map(clap::Command::get_arguments).find(|a| a.get_long() == Some(long)).and_then(clap::Arg::get_short);
+    let short =
+        command.iter().chain([&root]).flat_map(clap::Command::get_arguments).find(|a| a.get_long() == Some(long)).and_then(clap::Arg::get_short);
     short.map_or_else(|| flag.to_owned(), |short| format!("-{short}, {flag}"))
 }
 
 /// kubectl's commands in its own order, which its suggestions keep.
 const ORDER: &[&str] = &[
-    "create", "expose", "run", "set", "explain", "get", "edit", "delete", "rollout", "scale", "autoscale", "certificate", "cluster-info", "top",
-    "cordon", "uncordon", "drain", "taint", "describe", "logs", "attach", "exec", "port-forward", "proxy", "cp", "auth", "debug", "events", "diff",
-    "apply", "patch", "replace", "wait", "kustomize", "label", "annotate", "completion", "config", "plugin", "version", "api-versions",
-    "api-resources", "options",
+    "create",
+    "expose",
+    "run",
+    "set",
+    "explain",
+    "get",
+    "edit",
+    "delete",
+    "rollout",
+    "scale",
+    "autoscale",
+    "certificate",
+    "cluster-info",
+    "top",
+    "cordon",
+    "uncordon",
+    "drain",
+    "taint",
+    "describe",
+    "logs",
+    "attach",
+    "exec",
+    "port-forward",
+    "proxy",
+    "cp",
+    "auth",
+    "debug",
+    "events",
+    "diff",
+    "apply",
+    "patch",
+    "replace",
+    "wait",
+    "kustomize",
+    "label",
+    "annotate",
+    "completion",
+    "config",
+    "plugin",
+    "version",
+    "api-versions",
+    "api-resources",
+    "options",
 ];
 
 fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {

@@ -156,8 +156,11 @@ pub fn load(global: &Global) -> Result<Settings> {
         },
         None => AuthInfo::default(),
     };
-    let mut settings =
-        if config.clusters.is_empty() && global.server.is_none() && in_cluster() { from_service_account()? } else { from_entries(cluster, user, cluster_name.as_deref().unwrap_or_default())? };
+    let mut settings = if config.clusters.is_empty() && global.server.is_none() && in_cluster() {
+        from_service_account()?
+    } else {
+        from_entries(cluster, user, cluster_name.as_deref().unwrap_or_default())?
+    };
     settings.user_name = user_name.clone().unwrap_or_default();
     if let Some(namespace) = context.and_then(|c| c.namespace).filter(|n| !n.is_empty()) {
         settings.namespace = namespace;
@@ -258,7 +261,8 @@ fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_nam
         let (key, value) = pair.split_once('=').ok_or_else(|| anyhow!("invalid --as-user-extra {pair:?}: expected key=value"))?;
         settings.impersonate_extra.push((key.to_owned(), value.to_owned()));
     }
-    let more = user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) || user.impersonate_uid.is_some() || !settings.impersonate_extra.is_empty();
+    let more =
+        user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) || user.impersonate_uid.is_some() || !settings.impersonate_extra.is_empty();
     if user.impersonate.is_none() && more {
         bail!("requesting uid, groups or user-extra for {user_name} without impersonating a user");
     }

@@ -296,7 +296,11 @@ impl Args {
             if dry_run == DryRun::Client {
                 let mut shown = current;
                 if printer.prints_objects() {
-                    json_patch::merge(&mut shown, &modified);
+                    if body == Body::StrategicPatch {
+                        apply::local::merge(&mut shown, &patch, &info.kind.kind);
+                    } else {
+                        json_patch::merge(&mut shown, &patch);
+                    }
                 }
                 return Ok((shown, "configured"));
             }

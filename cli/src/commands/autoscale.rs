@@ -50,7 +50,7 @@ impl Args {
             bail!("--max=MAXPODS must be larger or equal to --min=MINPODS, max: {}, min: {}", self.max, self.min);
         }
         let metrics = self.metrics()?;
-        let query = Query { args: self.args.clone(), files: self.files.clone(), ..Query::default() };
+        let query = Query { args: self.args.clone(), files: self.files.clone(), as_written: true, ..Query::default() };
         let (infos, mut failures) = query.infos(ctx).await?;
         for info in infos {
             if !info.kind.subresources.iter().any(|s| s == "scale") {

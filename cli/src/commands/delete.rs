@@ -73,7 +73,7 @@ impl Args {
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
         if let Some(uri) = &self.raw {
             let answer = ctx.client().await?.bytes(Method::DELETE, uri, "application/json, */*", None).await?;
-            outln!("{}", String::from_utf8_lossy(&answer).trim_end_matches('\n'));
+            crate::print::emit(&String::from_utf8_lossy(&answer))?;
             return Ok(());
         }
         if !matches!(self.output.as_str(), "" | "name") {

@@ -63,7 +63,8 @@ impl Args {
         let mut kind = (*kind).clone();
         if !self.api_version.is_empty() {
             let found = discovery.find_exact(&self.api_version, &kind.kind);
-            kind = (*found.ok_or_else(|| anyhow!("couldn't find resource for {:?}", format!("{}, Resource={}", self.api_version, kind.plural)))?).clone();
+            kind = (*found.ok_or_else(|| anyhow!("couldn't find resource for {:?}", format!("{}, Resource={}", self.api_version, kind.plural)))?)
+                .clone();
         }
         Ok((kind, parts[used..].iter().filter(|p| !p.is_empty()).map(|p| (*p).to_owned()).collect()))
     }

@@ -62,7 +62,7 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
-        let query = Query { args: self.args.clone(), files: self.files.clone(), ..Query::default() };
+        let query = Query { args: self.args.clone(), files: self.files.clone(), as_written: true, ..Query::default() };
         let (infos, mut failures) = query.infos(ctx).await?;
         for info in infos {
             let mut common = self.common.clone();

@@ -122,14 +122,8 @@ impl Args {
     }
 
     fn query(&self) -> Query {
-        Query {
-            args: self.args.clone(),
-            kinds_mean_all: true,
-            ignore_not_found: self.ignore_not_found,
-            chunk_size: self.page(),
-            ..Query::default()
-        }
-        .select(&self.selector)
+        Query { args: self.args.clone(), kinds_mean_all: true, ignore_not_found: self.ignore_not_found, chunk_size: self.page(), ..Query::default() }
+            .select(&self.selector)
     }
 
     async fn raw(&self, ctx: &Ctx, uri: &str) -> Result<()> {

@@ -141,7 +141,16 @@ async fn run(args: &MapArgs, which: Which, ctx: &Ctx) -> Result<()> {
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is a different thing the one caller has at hand")]
-async fn one(args: &MapArgs, which: Which, change: &Change, info: &Info, dry_run: DryRun, printer: &mut Printer, many: bool, ctx: &Ctx) -> Result<()> {
+async fn one(
+    args: &MapArgs,
+    which: Which,
+    change: &Change,
+    info: &Info,
+    dry_run: DryRun,
+    printer: &mut Printer,
+    many: bool,
+    ctx: &Ctx,
+) -> Result<()> {
     let mut object = info.object.clone();
     let before = map_of(&object, which);
     if !args.overwrite {

@@ -51,7 +51,8 @@ impl Args {
             (false, false) => bail!("cannot specify --patch and --patch-file together"),
             (false, true) => self.patch.clone(),
             (true, false) if self.patch_file == "-" => std::io::read_to_string(std::io::stdin())?,
-            (true, false) => std::fs::read_to_string(&self.patch_file).map_err(|e| anyhow!("unable to read patch file: {}", errors::io("open", &self.patch_file, &e)))?,
+            (true, false) => std::fs::read_to_string(&self.patch_file)
+                .map_err(|e| anyhow!("unable to read patch file: {}", errors::io("open", &self.patch_file, &e)))?,
         };
         let body = match self.kind.to_lowercase().as_str() {
             "json" => Body::JsonPatch,

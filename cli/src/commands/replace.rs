@@ -61,7 +61,7 @@ impl Args {
             let [file] = self.files.filename.as_slice() else { bail!("--raw can only use a single local file or stdin") };
             let body = if file == "-" { std::io::read_to_string(std::io::stdin())?.into_bytes() } else { std::fs::read(file)? };
             let answer = ctx.client().await?.bytes(Method::PUT, uri, "application/json, */*", Some(("application/json", body))).await?;
-            outln!("{}", String::from_utf8_lossy(&answer).trim_end_matches('\n'));
+            crate::print::emit(&String::from_utf8_lossy(&answer))?;
             return Ok(());
         }
         if self.grace_period >= 0 && !self.force {

@@ -204,7 +204,9 @@ impl Args {
     }
 
     fn labels(&self, default: &str, name: &str) -> Result<Value> {
-        if self.labels.is_empty() { Ok(json!({ default: name })) } else {
+        if self.labels.is_empty() {
+            Ok(json!({ default: name }))
+        } else {
             if let Some(bad) = self.labels.iter().find(|l| !l.contains('=')) {
                 bail!("unexpected label spec: {bad}");
             }

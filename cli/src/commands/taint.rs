@@ -84,11 +84,7 @@ impl Args {
             value["key"] == taint.key.as_str() && (taint.effect.is_empty() || value["effect"] == taint.effect.as_str())
         };
         if !self.overwrite {
-            let taken: Vec<&str> = set
-                .iter()
-                .filter(|t| old.iter().any(|o| same(o, t)))
-                .map(|t| t.key.as_str())
-                .collect();
+            let taken: Vec<&str> = set.iter().filter(|t| old.iter().any(|o| same(o, t))).map(|t| t.key.as_str()).collect();
             if !taken.is_empty() {
                 bail!("node {} already has {} taint(s) with same effect(s) and --overwrite is false", info.name, taken.join(","));
             }

@@ -77,7 +77,8 @@ impl Goal {
                     bail!("jsonpath wait format must be --for=jsonpath='{{.status.readyReplicas}}'=3 or --for=jsonpath='{{.status.readyReplicas}}'")
                 }
             };
-            let relaxed = jsonpath::relaxed(expression.trim_matches(['\'', '"'])).map_err(|e| anyhow!("{}", e.to_string().split(" (got ").next().unwrap_or_default()))?;
+            let relaxed = jsonpath::relaxed(expression.trim_matches(['\'', '"']))
+                .map_err(|e| anyhow!("{}", e.to_string().split(" (got ").next().unwrap_or_default()))?;
             let template = jsonpath::Template::parse(&relaxed).map_err(|e| anyhow!("error parsing jsonpath {relaxed}, {e}"))?;
             return Ok(Goal::Path { template, value });
         }

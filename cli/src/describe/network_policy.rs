@@ -12,7 +12,8 @@ pub(super) fn describe(w: &mut Writer, policy: &NetworkPolicy) {
     let (meta, spec) = (&policy.metadata, policy.spec.clone().unwrap_or_default());
     w.field(0, "Name", meta.name.as_deref().unwrap_or_default());
     w.field(0, "Namespace", meta.namespace.as_deref().unwrap_or_default());
-    let created = meta.creation_timestamp.as_ref().map(|t| t.0.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string());
+    let created =
+        meta.creation_timestamp.as_ref().map(|t| t.0.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string());
     w.field(0, "Created on", created.unwrap_or_default());
     w.labels("Labels", meta.labels.as_ref());
     w.annotations("Annotations", meta.annotations.as_ref());

@@ -29,7 +29,7 @@ impl Deliberate {
     /// Fails for a listed line that no story has.
     pub fn names_lines_of(&self, stories: &[Story]) {
         for listed in self.0.keys() {
-            let has = |story: &Story| story.lines.iter().any(|l| matches!(l, Line::Case(line) if *listed == format!("{}: {line}", story.name)));
+            let has = |story: &Story| story.lines.iter().filter_map(Line::case).any(|line| *listed == format!("{}: {line}", story.name));
             assert!(stories.iter().any(has), "deliberate.txt lists {listed:?}, which no table has");
         }
     }

@@ -1,7 +1,8 @@
 //! The tables of command lines.
 //!
 //! `== NAME [shared]` begins a story; `setup: LINE` is run by stock kubectl in each namespace and must succeed; any other line is a case.
-//! `$ ` begins a shell script with the client in `"$K"`. `{ns}` is the namespace, `{dir}` the working directory; `#` begins a comment.
+//! `$ ` begins a shell script with the client in `"$K"`. `{ns}` is the namespace, `{dir}` the working directory; `#` begins a
+//! comment. `+ ` begins a case that runs only with `DIFFERENTIAL=all` in the environment: two thousand processes take minutes.
 
 use std::path::Path;
 
@@ -18,6 +19,18 @@ pub struct Story {
 pub enum Line {
     Setup(String),
     Case(String),
+    /// A case that is usually left out.
+    Rare(String),
+}
+
+impl Line {
+    /// The case's text.
+    pub fn case(&self) -> Option<&str> {
+        match self {
+            Line::Case(line) | Line::Rare(line) => Some(line),
+            Line::Setup(_) => None,
+        }
+    }
 }
 
 /// Every story of a directory's tables.
@@ -36,9 +49,10 @@ fn parse(text: &str) -> Vec<Story> {
             continue;
         }
         let story = stories.last_mut().expect("a table begins with a story");
-        story.lines.push(match line.strip_prefix("setup: ") {
-            Some(setup) => Line::Setup(setup.to_owned()),
-            None => Line::Case(line.to_owned()),
+        story.lines.push(match (line.strip_prefix("setup: "), line.strip_prefix("+ ")) {
+            (Some(setup), _) => Line::Setup(setup.to_owned()),
+            (None, Some(rare)) => Line::Rare(rare.to_owned()),
+            (None, None) => Line::Case(line.to_owned()),
         });
     }
     stories

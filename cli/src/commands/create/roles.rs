@@ -54,7 +54,21 @@ pub struct ClusterRoleArgs {
 
 /// The verbs resources have; others are allowed, for those who know better.
 const VERBS: &[&str] = &[
-    "*", "get", "delete", "list", "create", "update", "patch", "watch", "proxy", "deletecollection", "use", "bind", "approve", "sign", "escalate",
+    "*",
+    "get",
+    "delete",
+    "list",
+    "create",
+    "update",
+    "patch",
+    "watch",
+    "proxy",
+    "deletecollection",
+    "use",
+    "bind",
+    "approve",
+    "sign",
+    "escalate",
     "impersonate",
 ];
 /// The verbs of paths that are no resources.
@@ -95,7 +109,8 @@ impl RuleArgs {
             } else if let Some(group) = resource.strip_prefix("*.") {
                 (group.to_owned(), "*".to_owned())
             } else {
-                let kind = ctx.discovery().await?.find(resource).ok_or_else(|| Plain(format!("the server doesn't have a resource type {resource:?}")))?;
+                let kind =
+                    ctx.discovery().await?.find(resource).ok_or_else(|| Plain(format!("the server doesn't have a resource type {resource:?}")))?;
                 (kind.group.clone(), kind.plural.clone())
             };
             if let Some(sub) = sub {

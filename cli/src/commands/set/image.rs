@@ -92,7 +92,10 @@ mod tests {
             assert_eq!([spec["containers"][0]["image"].as_str().unwrap(), spec["initContainers"][0]["image"].as_str().unwrap()], images);
         }
         assert!(
-            apply(&mut deployment.clone(), &[("z".into(), "x".into())], &info()).unwrap_err().to_string().contains("unable to find container named \"z\"")
+            apply(&mut deployment.clone(), &[("z".into(), "x".into())], &info())
+                .unwrap_err()
+                .to_string()
+                .contains("unable to find container named \"z\"")
         );
         assert!(apply(&mut json!({"kind": "Service"}), &[("z".into(), "x".into())], &info()).is_err());
     }

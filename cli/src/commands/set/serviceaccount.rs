@@ -27,10 +27,6 @@ impl Args {
             .apply(ctx, infos, failures, "serviceaccount updated", |object, _| {
                 if let Some(spec) = podspec::spec_of_mut(object) {
                     spec.insert("serviceAccountName".into(), Value::String(account.clone()));
-                    // The old name of the same field must not contradict it.
-                    if spec.contains_key("serviceAccount") {
-                        spec.insert("serviceAccount".into(), Value::String(account.clone()));
-                    }
                 }
                 Ok(())
             })

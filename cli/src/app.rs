@@ -99,6 +99,15 @@ pub struct Global {
     /// Require server version to match client version
     #[arg(long, global = true, hide = true)]
     pub match_server_version: bool,
+    /// Accepted for scripts that give it; kctl profiles nothing
+    #[arg(long, global = true, hide = true)]
+    pub profile: Option<String>,
+    /// Accepted for scripts that give it; kctl profiles nothing
+    #[arg(long, global = true, hide = true)]
+    pub profile_output: Option<String>,
+    /// Accepted for scripts that give it; kctl buffers no log
+    #[arg(long, global = true, hide = true, value_parser = crate::duration::checked)]
+    pub log_flush_frequency: Option<String>,
     /// If true, opt-out of response compression for all requests to the server
     #[arg(long, global = true, hide = true)]
     pub disable_compression: bool,
@@ -214,7 +223,7 @@ impl Ctx {
         fresh.find(word).ok_or_else(|| {
             let near = fresh.suggestions(word);
             if let Some(first) = near.first() {
-                eprintln!("{}", crate::print::style::hint(&format!("hint: did you mean {first:?}?")));
+                crate::print::style::hint(&format!("hint: did you mean {first:?}?"));
             }
             crate::discovery::unknown(word)
         })

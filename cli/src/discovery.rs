@@ -326,7 +326,7 @@ fn group_matches(group: &str, given: &str) -> bool {
 pub fn unknown(word: &str) -> anyhow::Error {
     let lower = word.to_lowercase();
     match lower.split_once('.') {
-        Some((name, group)) => anyhow!("the server doesn't have a resource type {name:?} in group {group:?}"),
+        Some((name, _)) => anyhow!("the server doesn't have a resource type {name:?}"),
         None => anyhow!("the server doesn't have a resource type {lower:?}"),
     }
 }

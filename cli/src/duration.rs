@@ -37,6 +37,11 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     Duration::try_from_secs_f64(total).map_err(|_| invalid())
 }
 
+/// A flag's duration, kept as text once it is known to parse.
+pub fn checked(text: &str) -> Result<String, InvalidDuration> {
+    parse(text.strip_prefix('-').unwrap_or(text)).map(|_| text.to_owned())
+}
+
 /// A duration as Go prints it: `1m30s`, `2h0m0s`, `500ms`.
 pub fn format(duration: Duration) -> String {
     let seconds = duration.as_secs();

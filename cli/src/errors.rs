@@ -3,6 +3,7 @@
 //! Owns the error types every command returns through `anyhow` and their text on stderr. Prints nothing itself.
 
 use std::fmt;
+use std::io::IsTerminal;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 
@@ -65,6 +66,18 @@ pub fn collect(mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
     }
 }
 
+/// A file system error as Go tells it: `open x: no such file or directory`.
+pub fn io(operation: &str, path: &str, error: &std::io::Error) -> String {
+    format!("{operation} {path}: {}", reason(error))
+}
+
+/// The operating system's words, in the lower case Go gives them and without a number.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    text.to_lowercase()
+}
+
 /// kubectl's usage error: the message and where to read more.
 pub fn usage(command: &str, message: impl fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{message}\nSee 'kctl {command} -h' for help and examples")
@@ -121,7 +134,8 @@ pub fn message(error: &anyhow::Error) -> String {
         return invalid(&server.0);
     }
     match standard(error) {
-        Some(text) => text + missing_deployment(error),
+        Some(text) if std::io::stderr().is_terminal() => text + missing_deployment(error),
+        Some(text) => text,
         None => {
             let text = format!("{error:#}");
             if text.starts_with("error: ") { text } else { format!("error: {text}") }

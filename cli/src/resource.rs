@@ -47,6 +47,8 @@ pub struct Query {
     pub kinds_mean_all: bool,
     /// Objects of files are taken as written, not fetched.
     pub local: bool,
+    /// Objects of files are taken as written, but their kinds are the server's.
+    pub as_written: bool,
     /// The kind that bare names have, as in `describe`-less commands such as `cordon NAME`.
     pub default_kind: Option<&'static str>,
     /// A missing object is skipped.
@@ -146,7 +148,8 @@ impl Query {
         self
     }
 
-    fn has_selector(&self) -> bool {
+    /// Whether labels or fields choose the objects.
+    pub fn has_selector(&self) -> bool {
         let set = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());
         set(&self.selector) || set(&self.field_selector)
     }
@@ -182,6 +185,9 @@ impl Query {
             }
             return Ok(kinds.into_iter().map(|kind| Target::List { namespace: namespace.clone().filter(|_| kind.namespaced), kind }).collect());
         }
+        if names.iter().any(String::is_empty) {
+            bail!("resource name may not be empty");
+        }
         if self.has_selector() {
             bail!("name cannot be provided when a selector is specified");
         }
@@ -207,7 +213,10 @@ impl Query {
     /// `pods,svc` and categories such as `all`.
     async fn kinds(&self, ctx: &Ctx, words: &str) -> Result<Vec<Rc<Kind>>> {
         let mut kinds: Vec<Rc<Kind>> = Vec::new();
-        for word in words.split(',').filter(|w| !w.is_empty()) {
+        for word in words.split(',') {
+            if word.is_empty() {
+                return Err(crate::discovery::unknown(word));
+            }
             let category = ctx.discovery().await?.category(word);
             let found = if category.is_empty() { vec![ctx.kind(word).await?] } else { category };
             for kind in found {
@@ -314,7 +323,7 @@ impl Query {
                     continue;
                 }
             };
-            if self.local {
+            if self.local || self.as_written {
                 infos.push(info);
                 continue;
             }

@@ -54,7 +54,9 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     }
     let text = errors::message(error);
     if !text.is_empty() {
-        eprintln!("{}", print::style::error(&text));
+        // A text that brings its own newline gets no other.
+        let text = print::style::error(&text);
+        eprint!("{text}{}", if text.ends_with('\n') { "" } else { "\n" });
     }
     ExitCode::FAILURE
 }

@@ -34,9 +34,15 @@ fn told(error: &clap::Error, arguments: &[String]) -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // A group of commands named without one prints its help and succeeds.
+            // A group of commands named without one prints its help and fails; upstream has one that says it on stdout.
             let text = error.render().to_string();
-            return if crate::print::emit(&text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            if words(arguments).first() == Some(&"rollout") {
+                // The exit code says failure whether or not someone reads.
+                let _closed = crate::print::emit(&text);
+            } else {
+                eprint!("{text}");
+            }
+            return ExitCode::FAILURE;
         }
         _ => {}
     }
@@ -57,7 +63,7 @@ fn message(error: &clap::Error, arguments: &[String]) -> String {
     let path = command_path(arguments);
     let see = format!("See 'kctl{} --help' for usage.", if path.is_empty() { String::new() } else { format!(" {path}") });
     match error.kind() {
-        ErrorKind::InvalidSubcommand => unknown_command(&context(ContextKind::InvalidSubcommand), &path),
+        ErrorKind::InvalidSubcommand => unknown_command(&context(ContextKind::InvalidSubcommand), &path, arguments),
         ErrorKind::UnknownArgument => {
             let argument = context(ContextKind::InvalidArg);
             if let Some(long) = argument.strip_prefix("--") {
@@ -67,9 +73,9 @@ fn message(error: &clap::Error, arguments: &[String]) -> String {
                     arguments.iter().find(|a| a.starts_with('-') && !a.starts_with("--") && a.contains(short)).cloned().unwrap_or(argument.clone());
                 format!("error: unknown shorthand flag: '{short}' in {cluster}\n{see}")
             } else if has_subcommands(&path) {
-                unknown_command(&argument, &path)
+                unknown_command(&argument, &path, arguments)
             } else {
-                format!("error: unexpected argument {argument:?}\nSee 'kctl {path} -h' for help and examples")
+                format!("error: unexpected arguments: [{argument}]\nSee 'kctl {path} -h' for help and examples")
             }
         }
         ErrorKind::MissingRequiredArgument => {
@@ -96,7 +102,10 @@ fn message(error: &clap::Error, arguments: &[String]) -> String {
                 Some(source) => source.to_string(),
                 None => valid_values(error),
             };
-            format!("error: invalid argument {value:?} for {name:?} flag: {cause}\n{see}")
+            format!("error: invalid argument {value:?} for {:?} flag: {cause}\n{see}", with_shorthand(&name, &path))
+        }
+        ErrorKind::ArgumentConflict if context(ContextKind::InvalidArg).is_empty() || context(ContextKind::PriorArg).is_empty() => {
+            format!("error: Unexpected args: [{}]\nSee 'kctl {path} -h' for help and examples", rest_of(&path, arguments))
         }
         ErrorKind::ArgumentConflict => {
             format!("error: {} and {} are mutually exclusive", context(ContextKind::InvalidArg), context(ContextKind::PriorArg))
@@ -115,20 +124,88 @@ fn valid_values(error: &clap::Error) -> String {
     }
 }
 
-fn unknown_command(word: &str, path: &str) -> String {
+/// The words behind a command, as kubectl lists them.
+fn rest_of(path: &str, arguments: &[String]) -> String {
+    let depth = path.split(' ').filter(|p| !p.is_empty()).count();
+    let is_value = |word: &&str| {
+        let flag = arguments.iter().position(|a| a == word).and_then(|at| at.checked_sub(1)).map(|at| arguments[at].as_str());
+        flag.is_some_and(|f| matches!(f, "-f" | "-o" | "-l" | "-k" | "--filename" | "--output" | "--selector" | "--kustomize"))
+    };
+    words(arguments).into_iter().skip(depth).filter(|word| !is_value(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// `-r, --replicas`, where a flag has a short form.
+fn with_shorthand(flag: &str, path: &str) -> String {
+    let root = app::command();
+    let command = path.split(' ').filter(|p| !p.is_empty()).try_fold(root.clone(), |command, name| command.find_subcommand(name).cloned());
+    let long = flag.trim_start_matches('-');
+    let short =
+        command.iter().chain([&root]).flat_map(clap::Command::get_arguments).find(|a| a.get_long() == Some(long)).and_then(clap::Arg::get_short);
+    short.map_or_else(|| flag.to_owned(), |short| format!("-{short}, {flag}"))
+}
+
+/// kubectl's commands in its own order, which its suggestions keep.
+const ORDER: &[&str] = &[
+    "create",
+    "expose",
+    "run",
+    "set",
+    "explain",
+    "get",
+    "edit",
+    "delete",
+    "rollout",
+    "scale",
+    "autoscale",
+    "certificate",
+    "cluster-info",
+    "top",
+    "cordon",
+    "uncordon",
+    "drain",
+    "taint",
+    "describe",
+    "logs",
+    "attach",
+    "exec",
+    "port-forward",
+    "proxy",
+    "cp",
+    "auth",
+    "debug",
+    "events",
+    "diff",
+    "apply",
+    "patch",
+    "replace",
+    "wait",
+    "kustomize",
+    "label",
+    "annotate",
+    "completion",
+    "config",
+    "plugin",
+    "version",
+    "api-versions",
+    "api-resources",
+    "options",
+];
+
+fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {
+    let rest = rest_of(path, arguments);
+    match path {
+        "" => {}
+        "create" | "apply" => return format!("error: Unexpected args: [{rest}]\nSee 'kctl {path} -h' for help and examples"),
+        _ => return format!("error: unknown command {rest:?}\nSee 'kctl {path} -h' for help and examples"),
+    }
     let group = path.split(' ').filter(|p| !p.is_empty()).try_fold(app::command(), |command, name| command.find_subcommand(name).cloned());
     let names: Vec<String> = group.iter().flat_map(|c| c.get_subcommands().map(|s| s.get_name().to_owned())).collect();
-    let mut text = if path.is_empty() {
-        format!("error: unknown command {word:?} for \"kctl\"")
-    } else {
-        format!("error: unknown command {word:?} for \"kctl {path}\"")
-    };
-    let near = suggest::close(word, names, 2);
+    let mut text = format!("error: unknown command {word:?} for \"kctl\"");
+    let mut near = suggest::close(word, names, 2);
+    near.sort_by_key(|name| ORDER.iter().position(|o| o == name).unwrap_or(ORDER.len()));
     if !near.is_empty() {
         text.push_str("\n\nDid you mean this?");
         near.iter().for_each(|n| text.push_str(&format!("\n\t{n}")));
-    } else if !path.is_empty() {
-        text.push_str(&format!("\nSee 'kctl {path} -h' for help and examples"));
     }
     text
 }

@@ -7,6 +7,7 @@ mod app;
 mod clients;
 mod crash;
 mod deck;
+mod differential;
 mod lifecycle;
 mod network;
 mod policy;
@@ -48,6 +49,7 @@ fn main() {
             Ok(())
         })
     }));
+    trials.extend(differential::trials());
     if !arguments.list {
         assert!(rustix::process::geteuid().is_root(), "the end-to-end tests run containers: run them as root");
         Cluster::remove_stale();
@@ -55,5 +57,6 @@ fn main() {
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Statics are not dropped: stop the cluster by hand.
     drop(SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+    differential::stop();
     conclusion.exit();
 }

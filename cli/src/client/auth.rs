@@ -28,7 +28,7 @@ mod secret {
 
 pub(super) async fn credentials(settings: &Settings) -> Result<Credentials> {
     let user = &settings.user;
-    let mut credentials = Credentials { certificate: certificate(user)?, token: expose(user, "token") };
+    let mut credentials = Credentials { certificate: certificate(user, &settings.user_name)?, token: expose(user, "token") };
     if let Some(file) = user.token_file.as_ref().filter(|f| !f.is_empty()) {
         // A token file wins over a token: it is the one that gets rotated.
         let text = std::fs::read_to_string(file).map_err(|e| anyhow!("failed to read token file {file:?}: {e}"))?;
@@ -48,10 +48,10 @@ pub(super) async fn credentials(settings: &Settings) -> Result<Credentials> {
     Ok(credentials)
 }
 
-fn certificate(user: &AuthInfo) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+fn certificate(user: &AuthInfo, of: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     let decode =
         |field: &str, data: &str| base64::engine::general_purpose::STANDARD.decode(data.trim()).with_context(|| format!("{field} is not base64"));
-    let read = |field: &str, file: &str| std::fs::read(file).map_err(|e| anyhow!("unable to read {field} {file}: {e}"));
+    let read = |field: &str, file: &str| std::fs::read(file).map_err(|e| super::config::unreadable(field, file, of, &e));
     let certificate = match (&user.client_certificate_data, &user.client_certificate) {
         (Some(data), _) if !data.is_empty() => Some(decode("client-certificate-data", data)?),
         (_, Some(file)) if !file.is_empty() => Some(read("client-cert", file)?),

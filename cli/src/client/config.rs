@@ -11,6 +11,7 @@ use base64::Engine;
 use kube::config::{AuthInfo, Cluster, Kubeconfig};
 
 use crate::app::Global;
+use crate::errors::Plain;
 
 /// Everything needed to connect.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// The user's credentials.
     pub user: AuthInfo,
+    /// The user entry's name, for messages.
+    pub user_name: String,
     /// The cluster entry, for exec plugins that want it.
     pub cluster: Cluster,
     /// Namespace of the context or flag.
@@ -128,7 +131,9 @@ pub fn load(global: &Global) -> Result<Settings> {
     let context = match &context_name {
         Some(name) => match config.contexts.iter().find(|c| &c.name == name) {
             Some(named) => named.context.clone(),
-            None if global.context.is_some() => bail!("context {name:?} does not exist"),
+            None if global.context.is_some() => {
+                return Err(Plain(format!("Error in configuration: context was not found for specified context: {name}")).into());
+            }
             None => None,
         },
         None => None,
@@ -138,7 +143,7 @@ pub fn load(global: &Global) -> Result<Settings> {
     let cluster = match &cluster_name {
         Some(name) => match config.clusters.iter().find(|c| &c.name == name) {
             Some(named) => named.cluster.clone().unwrap_or_default(),
-            None if global.cluster.is_some() => bail!("cluster {name:?} does not exist"),
+            None if global.cluster.is_some() => bail!("no server found for cluster {name:?}"),
             None => Cluster::default(),
         },
         None => Cluster::default(),
@@ -151,21 +156,30 @@ pub fn load(global: &Global) -> Result<Settings> {
         },
         None => AuthInfo::default(),
     };
-    let mut settings =
-        if config.clusters.is_empty() && global.server.is_none() && in_cluster() { from_service_account()? } else { from_entries(cluster, user)? };
+    let mut settings = if config.clusters.is_empty() && global.server.is_none() && in_cluster() {
+        from_service_account()?
+    } else {
+        from_entries(cluster, user, cluster_name.as_deref().unwrap_or_default())?
+    };
+    settings.user_name = user_name.clone().unwrap_or_default();
     if let Some(namespace) = context.and_then(|c| c.namespace).filter(|n| !n.is_empty()) {
         settings.namespace = namespace;
     }
-    apply_flags(&mut settings, global)?;
+    apply_flags(&mut settings, global, cluster_name.as_deref().unwrap_or_default(), user_name.as_deref().unwrap_or_default())?;
     Ok(settings)
 }
 
-fn from_entries(cluster: Cluster, user: AuthInfo) -> Result<Settings> {
+/// Why a file that a named entry or a flag points to cannot be read.
+pub(super) fn unreadable(what: &str, file: &str, of: &str, error: &std::io::Error) -> anyhow::Error {
+    anyhow!("unable to read {what} {file} for {of} due to {}", crate::errors::io("open", file, error))
+}
+
+fn from_entries(cluster: Cluster, user: AuthInfo, name: &str) -> Result<Settings> {
     let ca = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
         (Some(data), _) if !data.is_empty() => {
             Some(base64::engine::general_purpose::STANDARD.decode(data.trim()).context("certificate-authority-data is not base64")?)
         }
-        (_, Some(file)) if !file.is_empty() => Some(std::fs::read(file).map_err(|e| anyhow!("unable to read certificate-authority {file}: {e}"))?),
+        (_, Some(file)) if !file.is_empty() => Some(std::fs::read(file).map_err(|e| unreadable("certificate-authority", file, name, &e))?),
         _ => None,
     };
     Ok(Settings {
@@ -203,13 +217,16 @@ fn from_service_account() -> Result<Settings> {
     })
 }
 
-fn apply_flags(settings: &mut Settings, global: &Global) -> Result<()> {
+fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_name: &str) -> Result<()> {
     if let Some(server) = &global.server {
         settings.server = if server.contains("://") { server.clone() } else { format!("http://{server}") };
     }
     settings.server = settings.server.trim_end_matches('/').to_owned();
     if let Some(file) = &global.certificate_authority {
-        settings.ca = Some(std::fs::read(file).map_err(|e| anyhow!("unable to read certificate-authority {file}: {e}"))?);
+        settings.ca = Some(std::fs::read(file).map_err(|e| unreadable("certificate-authority", file, cluster, &e))?);
+        if global.insecure_skip_tls_verify {
+            bail!("specifying a root certificates file with the insecure flag is not allowed");
+        }
     }
     settings.insecure |= global.insecure_skip_tls_verify;
     if let Some(name) = &global.tls_server_name {
@@ -244,8 +261,10 @@ fn apply_flags(settings: &mut Settings, global: &Global) -> Result<()> {
         let (key, value) = pair.split_once('=').ok_or_else(|| anyhow!("invalid --as-user-extra {pair:?}: expected key=value"))?;
         settings.impersonate_extra.push((key.to_owned(), value.to_owned()));
     }
-    if user.impersonate.is_none() && user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) {
-        bail!("requesting uid, groups or user-extra without impersonating a user");
+    let more =
+        user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) || user.impersonate_uid.is_some() || !settings.impersonate_extra.is_empty();
+    if user.impersonate.is_none() && more {
+        bail!("requesting uid, groups or user-extra for {user_name} without impersonating a user");
     }
     if let Some(namespace) = global.namespace.as_ref().filter(|n| !n.is_empty()) {
         settings.namespace = namespace.clone();

@@ -179,7 +179,8 @@ impl Client {
             let text = value.to_str().unwrap_or_default();
             // 299 - "text"
             if let Some(start) = text.find('"') {
-                let quoted = text[start + 1..].trim_end().trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+                let rest = text[start + 1..].trim_end();
+                let quoted = rest.strip_suffix('"').unwrap_or(rest).replace("\\\"", "\"").replace("\\\\", "\\");
                 crate::print::warn(&quoted);
                 self.warnings.set(self.warnings.get() + 1);
             }
@@ -198,6 +199,9 @@ impl Client {
             }
             last = cause.to_string();
             source = cause.source();
+        }
+        if last == "invalid peer certificate: UnknownIssuer" {
+            last = "tls: failed to verify certificate: x509: certificate signed by unknown authority".into();
         }
         if error.is_timeout() {
             last = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into();

@@ -43,7 +43,7 @@ impl ResourcesArgs {
     /// Runs the command.
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
         if !matches!(self.output.as_str(), "" | "wide" | "name") {
-            bail!("--output {} is not available, expected one of wide, name", self.output);
+            bail!("unable to match a printer suitable for the output format {:?}, allowed formats are: json,kyaml,name,wide,yaml", self.output);
         }
         let discovery = if self.cached { ctx.discovery().await? } else { ctx.fresh_discovery().await? };
         let mut kinds: Vec<_> = Vec::new();

@@ -10,6 +10,7 @@ use crate::client::Body;
 use crate::commands::{delete, edit};
 use crate::errors;
 use crate::manifest::{self, FileArgs, Validation};
+use crate::outln;
 use crate::print::{self, DryRun, DryRunArgs, OutputArgs, Printer};
 use crate::resource::{self, Info, Query, SelectorArgs, query_string, with_query};
 
@@ -164,6 +165,9 @@ impl Args {
             bail!("no objects passed to apply");
         }
         let mut applied = Vec::new();
+        // Several whole objects are printed as one list.
+        let together = infos.len() > 1 && printer.prints_objects();
+        let mut shown = Vec::new();
         for info in infos {
             let done = if self.server_side {
                 self.server_side(ctx, &info, dry_run).await
@@ -171,6 +175,10 @@ impl Args {
                 self.client_side(ctx, &info, dry_run, validation, &printer).await
             };
             match done {
+                Ok((object, _)) if together => {
+                    applied.push((info.kind.clone(), info.namespace.clone(), object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()));
+                    shown.push(object);
+                }
                 Ok((object, verb)) => {
                     applied.push((info.kind.clone(), info.namespace.clone(), object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()));
                     if let Err(error) = printer.done(&object, verb) {
@@ -179,6 +187,11 @@ impl Args {
                 }
                 Err(error) => failures.push(error),
             }
+        }
+        if !shown.is_empty() {
+            let mut list = print::list_of(shown);
+            list["metadata"] = json!({});
+            printer.object(&list)?;
         }
         if self.prune && failures.is_empty() {
             self.prune(ctx, &applied, dry_run, &mut printer).await?;
@@ -199,6 +212,14 @@ impl Args {
         if !self.subresource.is_empty() && !self.server_side {
             bail!("--subresource can only be specified for --server-side");
         }
+        if self.all && self.selector.is_some() {
+            bail!("cannot set --all and --selector at the same time");
+        }
+        for text in &self.prune_allowlist {
+            if text.split('/').count() != 3 {
+                bail!("invalid GroupVersionKind format: {text}, please follow <group/version/kind>");
+            }
+        }
         if self.prune && self.selector.is_none() && !self.all {
             bail!(
                 "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector"
@@ -213,6 +234,12 @@ impl Args {
     }
 
     async fn server_side(&self, ctx: &Ctx, info: &Info, dry_run: DryRun) -> Result<(Value, &'static str)> {
+        if info.name.is_empty() {
+            match info.object["metadata"]["generateName"].as_str() {
+                Some(generated) => bail!("from {generated}: cannot use generate name with apply"),
+                None => bail!("resource name may not be empty"),
+            }
+        }
         let mut pairs = vec![
             ("fieldManager", self.manager()),
             ("fieldValidation", Validation::parse(&self.validate)?.query().to_owned()),
@@ -225,18 +252,20 @@ impl Args {
             Err(error) if errors::is_conflict(&error) => bail!(
                 "{error}\nPlease review the fields above--they currently have other managers. Here\nare the ways you can resolve this warning:\n* If you intend to manage all of these fields, please re-run the apply\n  command with the `--force-conflicts` flag.\n* If you do not intend to manage all of the fields, please edit your\n  manifest to remove references to the fields that should keep their\n  current managers.\n* You may co-own fields by updating your manifest to match the existing\n  value; in this case, you'll become the manager if the other manager(s)\n  stop managing the field (remove it from their configuration).\nSee https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts"
             ),
-            Err(error) => Err(errors::from_source("applying patch to", &info.source, error)),
+            Err(error) if error.downcast_ref::<errors::ServerError>().is_some_and(|e| e.reason() == "UnsupportedMediaType") => {
+                bail!("Server-side apply not available on the server: ({error})")
+            }
+            Err(error) => Err(error),
         }
     }
 
     async fn client_side(&self, ctx: &Ctx, info: &Info, dry_run: DryRun, validation: Validation, printer: &Printer) -> Result<(Value, &'static str)> {
         if info.name.is_empty() {
             let generated = info.object["metadata"]["generateName"].as_str().unwrap_or_default();
-            bail!(
-                "error when applying {:?}: resource name may not be empty{}",
-                info.source,
-                if generated.is_empty() { "" } else { ": cannot use generate name with apply" }
-            );
+            if !generated.is_empty() {
+                bail!("from {generated}: cannot use generate name with apply");
+            }
+            return Err(unreadable(info, anyhow!("resource name may not be empty")));
         }
         let mut modified = info.object.clone();
         apply::save_config(&mut modified);
@@ -246,7 +275,7 @@ impl Args {
             let current = match info.fetch(ctx).await {
                 Ok(current) => current,
                 Err(error) if errors::is_not_found(&error) => return self.create(ctx, info, modified, dry_run, validation).await,
-                Err(error) => return Err(errors::from_source("retrieving current configuration of", &info.source, error)),
+                Err(error) => return Err(unreadable(info, error)),
             };
             if apply::last_applied(&current).is_none() && attempt == 0 {
                 print::warn(&format!(
@@ -267,7 +296,11 @@ impl Args {
             if dry_run == DryRun::Client {
                 let mut shown = current;
                 if printer.prints_objects() {
-                    json_patch::merge(&mut shown, &modified);
+                    if body == Body::StrategicPatch {
+                        apply::local::merge(&mut shown, &patch, &info.kind.kind);
+                    } else {
+                        json_patch::merge(&mut shown, &patch);
+                    }
                 }
                 return Ok((shown, "configured"));
             }
@@ -365,6 +398,25 @@ impl Args {
     }
 }
 
+/// What upstream says when it cannot read what it is to change.
+fn unreadable(info: &Info, error: anyhow::Error) -> anyhow::Error {
+    let Info { kind, name, namespace, source, .. } = info;
+    let resource = format!("{}/{}", kind.group, kind.version);
+    let namespace = namespace.as_deref().unwrap_or_default();
+    let told = format!(
+        "error when retrieving current configuration of:\nResource: \"{resource}, Resource={}\", GroupVersionKind: \"{resource}, Kind={}\"\nName: {name:?}, Namespace: {namespace:?}\nfrom server for: {source:?}:",
+        kind.plural, kind.kind
+    );
+    match error.downcast::<errors::ServerError>() {
+        Ok(mut server) => {
+            server.0.message = Some(format!("{told} {}", server.0.message.as_deref().unwrap_or_default()));
+            server.into()
+        }
+        Err(error) if error.is::<errors::ConnectError>() => error,
+        Err(error) => anyhow!("{told} {error}"),
+    }
+}
+
 fn recreatable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<errors::ServerError>().is_some_and(|e| matches!(e.reason(), "Invalid" | "Conflict"))
 }
@@ -380,9 +432,8 @@ impl ViewArgs {
         let query = Query { args: self.args.clone(), files: self.files.clone(), all: self.all, ..Query::default() }.select(&self.selector);
         let (infos, failures) = query.infos(ctx).await?;
         for info in infos {
-            let Some(text) = apply::last_applied(&info.object) else {
-                bail!("no last-applied-configuration annotation found on resource: {}", info.name);
-            };
+            // Upstream means to complain of a missing annotation, but passes over it.
+            let Some(text) = apply::last_applied(&info.object) else { continue };
             let value: Value = serde_json::from_str(text)?;
             print::emit(&if self.output == "json" { shared::gojson::indented(&value, "  ") + "\n" } else { print::yaml::to_string(&value) })?;
         }
@@ -398,9 +449,7 @@ impl SetArgs {
         for document in manifest::read(&self.files, Validation::Ignore).await? {
             let info = resource::locate(ctx, document, false).await?;
             let current = info.fetch(ctx).await?;
-            let mut wanted = info.object.clone();
-            apply::save_config(&mut wanted);
-            let text = wanted["metadata"]["annotations"][LAST_APPLIED].clone();
+            let text = Value::String(shared::gojson::compact(&info.object) + "\n");
             match apply::last_applied(&current) {
                 None if !self.create_annotation => {
                     bail!(
@@ -409,7 +458,7 @@ impl SetArgs {
                     )
                 }
                 Some(old) if text == old => {
-                    printer.done(&current, "unchanged")?;
+                    outln!("set-last-applied {}: no changes required.", info.name);
                     continue;
                 }
                 _ => {}

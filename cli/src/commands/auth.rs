@@ -99,7 +99,7 @@ impl CanI {
             return self.list(ctx).await;
         }
         let [verb, what] = self.args.as_slice() else {
-            return Err(errors::usage("auth can-i", "you must specify two arguments: verb resource or verb resource/resourceName."));
+            bail!("you must specify two arguments: verb resource or verb resource/resourceName.\nSee 'kctl auth can-i -h' for help and examples.");
         };
         let spec = match what.strip_prefix('/') {
             Some(_) => {

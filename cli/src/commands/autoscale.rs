@@ -50,11 +50,13 @@ impl Args {
             bail!("--max=MAXPODS must be larger or equal to --min=MINPODS, max: {}, min: {}", self.max, self.min);
         }
         let metrics = self.metrics()?;
-        let query = Query { args: self.args.clone(), files: self.files.clone(), ..Query::default() };
+        let query = Query { args: self.args.clone(), files: self.files.clone(), as_written: true, ..Query::default() };
         let (infos, mut failures) = query.infos(ctx).await?;
         for info in infos {
-            if !info.kind.subresources.is_empty() && !info.kind.subresources.iter().any(|s| s == "scale") {
-                failures.push(anyhow::anyhow!("cannot autoscale a {}: the server could not find the requested resource", info.kind.kind));
+            if !info.kind.subresources.iter().any(|s| s == "scale") {
+                let Kind { group, version, plural, kind, .. } = &*info.kind;
+                let missing = format!("could not find scale subresource for {group}/{version}, Resource={plural} in discovery information");
+                failures.push(anyhow::anyhow!("cannot autoscale a {kind}: {missing}"));
                 continue;
             }
             let name = if self.name.is_empty() { &info.name } else { &self.name };
@@ -86,7 +88,12 @@ impl Args {
 
     fn metrics(&self) -> Result<Vec<Value>> {
         let cpu = match (self.cpu.as_str(), self.cpu_percent) {
-            ("", percent) if percent > 0 => format!("{percent}%"),
+            ("", percent) if percent > 0 => {
+                eprintln!(
+                    "Flag --cpu-percent has been deprecated, Use --cpu with percentage or resource quantity format (e.g., '70%' for utilization or '500m' for milliCPU)."
+                );
+                format!("{percent}%")
+            }
             (text, percent) if percent > 0 && !text.is_empty() => bail!("--cpu-percent and --cpu cannot be used together"),
             (text, _) => text.to_owned(),
         };
@@ -98,6 +105,7 @@ impl Args {
             let target = match text.strip_suffix('%').map(str::parse::<u32>) {
                 Some(Ok(percent)) => json!({ "type": "Utilization", "averageUtilization": percent }),
                 Some(Err(_)) => bail!("invalid target {text:?} for {name}"),
+                None if text.parse::<shared::quantity::Quantity>().is_err() => bail!("invalid resource {name} value: {text}"),
                 None => json!({ "type": "AverageValue", "averageValue": text }),
             };
             metrics.push(json!({ "type": "Resource", "resource": { "name": name, "target": target } }));

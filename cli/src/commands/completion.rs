@@ -17,7 +17,7 @@ impl Args {
     /// Runs the command.
     pub async fn run(&self, _: &crate::app::Ctx) -> Result<()> {
         let Some(shell) = &self.shell else {
-            anyhow::bail!("shell not specified\nSee 'kctl completion -h' for help and examples");
+            anyhow::bail!("Shell not specified.\nSee 'kctl completion -h' for help and examples");
         };
         print::emit(&script(shell)?)
     }

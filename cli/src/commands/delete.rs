@@ -1,6 +1,6 @@
 //! `delete`: by name, selector or file, and wait until it is gone.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::BufRead;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::errors;
 use crate::manifest::{self, FileArgs, Validation};
 use crate::outln;
 use crate::print::{self, DryRun, DryRunArgs};
-use crate::resource::{self, Info, Query, SelectorArgs, Target, with_query};
+use crate::resource::{self, Info, Query, SelectorArgs, Target};
 
 /// Delete resources by file names, stdin, resources and names, or by resources and label selector
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "URI")]
     pub raw: Option<String>,
     /// The length of time to wait before giving up on a delete
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
     /// If true, wait for resources to be gone before returning. This waits for finalizers
     #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -73,14 +73,14 @@ impl Args {
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
         if let Some(uri) = &self.raw {
             let answer = ctx.client().await?.bytes(Method::DELETE, uri, "application/json, */*", None).await?;
-            outln!("{}", String::from_utf8_lossy(&answer).trim_end_matches('\n'));
+            crate::print::emit(&String::from_utf8_lossy(&answer))?;
             return Ok(());
         }
         if !matches!(self.output.as_str(), "" | "name") {
             bail!("unexpected -o output mode: {}. We only support '-o name'", self.output);
         }
         if self.all && self.selector.selector.as_ref().is_some_and(|s| !s.is_empty()) {
-            bail!("cannot set --all and --selector at the same time");
+            bail!("setting 'all' parameter but found a non empty selector. ");
         }
         let grace = self.grace()?;
         let dry_run = self.dry_run.mode()?;
@@ -89,16 +89,16 @@ impl Args {
                 "Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.",
             );
         }
-        let targets = self.targets(ctx).await?;
+        let (targets, unknown) = self.targets(ctx).await?;
         let (mut infos, mut failures) = self.found(ctx, &targets).await;
-        if infos.is_empty() && failures.is_empty() {
+        if unknown.is_empty() && infos.is_empty() && failures.is_empty() {
             if !self.ignore_not_found {
-                eprintln!("No resources found");
+                outln!("No resources found");
             }
             return Ok(());
         }
         if self.interactive && !self.confirmed(&infos, dry_run)? {
-            eprintln!("deletion is cancelled");
+            outln!("deletion is cancelled");
             return Ok(());
         }
         let options = options(&self.cascade, grace, dry_run == DryRun::Server)?;
@@ -117,6 +117,7 @@ impl Args {
         if self.wait && dry_run == DryRun::None {
             self.wait_until_gone(ctx, &gone, &mut failures).await?;
         }
+        failures.extend(unknown);
         errors::collect(failures)
     }
 
@@ -136,24 +137,33 @@ impl Args {
         }
     }
 
-    async fn targets(&self, ctx: &Ctx) -> Result<Vec<(Target, Value, String)>> {
+    /// What to delete, and which documents name kinds the server does not have.
+    async fn targets(&self, ctx: &Ctx) -> Result<(Vec<(Target, Value, String)>, Vec<anyhow::Error>)> {
         if self.files.is_empty() {
             let query = Query { args: self.args.clone(), all: self.all, ..Query::default() }.select(&self.selector);
+            if self.args.is_empty() && query.has_selector() {
+                bail!("at least one resource must be specified to use a selector");
+            }
+            if self.all && self.args.len() > 1 {
+                bail!("name cannot be provided when a selector is specified");
+            }
             let targets = query.targets(ctx).await?;
             if self.all && ctx.settings()?.namespace_given && targets.iter().any(|t| !t.kind().namespaced) {
                 bail!("{CLUSTER_WIDE_HINT}");
             }
-            return Ok(targets.into_iter().map(|t| (t, Value::Null, String::new())).collect());
+            return Ok((targets.into_iter().map(|t| (t, Value::Null, String::new())).collect(), Vec::new()));
         }
         if !self.args.is_empty() {
             bail!("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
         }
-        let mut targets = Vec::new();
+        let (mut targets, mut failures) = (Vec::new(), Vec::new());
         for document in manifest::read(&self.files, Validation::Ignore).await? {
-            let info = resource::locate(ctx, document, false).await?;
-            targets.push((Target::One { kind: info.kind, namespace: info.namespace, name: info.name }, info.object, info.source));
+            match resource::locate(ctx, document, false).await {
+                Ok(info) => targets.push((Target::One { kind: info.kind, namespace: info.namespace, name: info.name }, info.object, info.source)),
+                Err(error) => failures.push(error),
+            }
         }
-        Ok(targets)
+        Ok((targets, failures))
     }
 
     /// What there is to delete. Names are taken at their word; lists are read.
@@ -191,9 +201,6 @@ impl Args {
         print::emit("Do you want to continue? (y/N): ")?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
-        if !std::io::stdin().is_terminal() {
-            outln!("");
-        }
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
@@ -225,7 +232,7 @@ impl Args {
                 Ok(Err(error))
                     if error.downcast_ref::<errors::ServerError>().is_some_and(|e| matches!(e.reason(), "Forbidden" | "MethodNotAllowed")) => {}
                 Ok(Err(error)) => failures.push(error),
-                Err(_) => failures.push(anyhow!("timed out waiting for the condition on {}/{}", info.kind.resource(), info.name)),
+                Err(_) => failures.push(anyhow!("timed out waiting for the condition on {}/{}", info.kind.plural, info.name)),
             }
         }
         Ok(())
@@ -236,7 +243,6 @@ impl Args {
 #[derive(Clone, Debug)]
 pub struct DeleteOptions {
     body: Value,
-    dry_run: bool,
 }
 
 /// Reads `--cascade` and the grace period (negative: the object's own).
@@ -251,13 +257,16 @@ pub fn options(cascade: &str, grace_period: i64, dry_run: bool) -> Result<Delete
     if grace_period >= 0 {
         body["gracePeriodSeconds"] = json!(grace_period);
     }
-    Ok(DeleteOptions { body, dry_run })
+    // In the body: a server that reads a body looks at no query, and would delete for real.
+    if dry_run {
+        body["dryRun"] = json!(["All"]);
+    }
+    Ok(DeleteOptions { body })
 }
 
 /// Deletes one object and returns the server's answer.
 pub async fn one(ctx: &Ctx, info: &Info, options: &DeleteOptions) -> Result<Value> {
-    let query = if options.dry_run { "dryRun=All" } else { "" };
-    ctx.client().await?.json(Method::DELETE, &with_query(&info.path(), query), Some((Body::Json, serde_json::to_vec(&options.body)?))).await
+    ctx.client().await?.json(Method::DELETE, &info.path(), Some((Body::Json, serde_json::to_vec(&options.body)?))).await
 }
 
 /// Deletes an object of a built-in kind by name.

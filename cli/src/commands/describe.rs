@@ -31,7 +31,7 @@ impl Args {
     /// Runs the command.
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
         if self.args.is_empty() && self.files.is_empty() {
-            bail!("You must specify the type of resource to describe. Use \"kctl api-resources\" for a complete list of supported resources.\n");
+            bail!("You must specify the type of resource to describe. Use \"kctl api-resources\" for a complete list of supported resources.");
         }
         let query =
             Query { args: self.args.clone(), files: self.files.clone(), kinds_mean_all: true, chunk_size: self.chunk_size, ..Query::default() }
@@ -46,6 +46,10 @@ impl Args {
             } else {
                 eprintln!("No resources found in {} namespace.", ctx.namespace()?);
             }
+        }
+        // What is missing among several named objects keeps the others from being described.
+        if exact && !failures.is_empty() {
+            return errors::collect(failures);
         }
         for (index, info) in infos.iter().enumerate() {
             match describe::describe(ctx, info, show_events).await {

@@ -110,8 +110,11 @@ impl Args {
             pairs.push(("force", self.force_conflicts.to_string()));
             return Ok((current, info.patch(ctx, Body::Apply, &info.object, &query_string(&pairs)).await?));
         }
+        // What would be recorded is no change that anyone asks about: the old record stays in both versions.
         let mut modified = info.object.clone();
-        apply::save_config(&mut modified);
+        if let Some(recorded) = current.as_ref().and_then(apply::last_applied) {
+            modified["metadata"]["annotations"][apply::LAST_APPLIED] = Value::String(recorded.to_owned());
+        }
         let after = match &current {
             None => {
                 let path = with_query(&info.kind.collection(info.namespace.as_deref()), &query_string(&pairs));
@@ -126,18 +129,10 @@ impl Args {
         Ok((current, after))
     }
 
-    /// The object as it is compared: without managed fields, secrets masked, and without the record of its own last version.
+    /// The object as it is compared: without managed fields, and secrets masked.
     fn text(&self, object: Option<&Value>, info: &Info) -> String {
         let Some(object) = object else { return String::new() };
         let mut shown = if self.show_managed_fields { object.clone() } else { print::without_managed_fields(object) };
-        if let Some(annotations) = shown.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-            annotations.remove(apply::LAST_APPLIED);
-            if annotations.is_empty()
-                && let Some(metadata) = shown["metadata"].as_object_mut()
-            {
-                metadata.remove("annotations");
-            }
-        }
         if info.kind.is("", "Secret") {
             for field in ["data", "stringData"] {
                 for (_, value) in shown[field].as_object_mut().into_iter().flatten() {

@@ -71,7 +71,7 @@ pub struct Drain {
     #[arg(long, default_value_t = 0)]
     pub skip_wait_for_delete_timeout: i64,
     /// The length of time to wait before giving up, zero means infinite
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
 }
 
@@ -93,6 +93,9 @@ impl CordonArgs {
     async fn nodes(&self, ctx: &Ctx, command: &str) -> Result<(Vec<Info>, Vec<anyhow::Error>)> {
         if self.nodes.is_empty() && self.selector.is_none() {
             return Err(errors::usage(command, format!("USAGE: {command} NODE [flags]")));
+        }
+        if !self.nodes.is_empty() && self.selector.is_some() {
+            return Err(errors::usage(command, "cannot specify both a node name and a --selector option"));
         }
         let selector = SelectorArgs { selector: self.selector.clone(), ..SelectorArgs::default() };
         let mut args = self.nodes.clone();

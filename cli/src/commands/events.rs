@@ -101,7 +101,7 @@ impl Args {
         let Some((word, name)) = about.split_once('/').filter(|(k, n)| !k.is_empty() && !n.is_empty()) else {
             bail!("--for must be in resource/name form");
         };
-        let kind = ctx.kind(word).await?;
+        let kind = ctx.kind(word).await.map_err(|e| crate::errors::Plain(e.to_string()))?;
         let selector = format!("involvedObject.kind={},involvedObject.name={name}", kind.kind);
         Ok(vec![("fieldSelector", selector)])
     }

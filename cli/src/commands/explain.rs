@@ -36,7 +36,7 @@ impl Args {
             _ => bail!("We accept only this format: explain RESOURCE"),
         };
         if !matches!(self.output.as_str(), "plaintext" | "") {
-            bail!("unrecognized format: {}: kctl explains in plaintext only", self.output);
+            bail!("unrecognized format: {}", self.output);
         }
         let (kind, fields) = self.resolve(ctx, path).await?;
         let document = document(ctx, &kind).await?;
@@ -63,7 +63,8 @@ impl Args {
         let mut kind = (*kind).clone();
         if !self.api_version.is_empty() {
             let found = discovery.find_exact(&self.api_version, &kind.kind);
-            kind = (*found.ok_or_else(|| anyhow!("couldn't find resource for {:?}", format!("{}, Kind={}", self.api_version, kind.kind)))?).clone();
+            kind = (*found.ok_or_else(|| anyhow!("couldn't find resource for {:?}", format!("{}, Resource={}", self.api_version, kind.plural)))?)
+                .clone();
         }
         Ok((kind, parts[used..].iter().filter(|p| !p.is_empty()).map(|p| (*p).to_owned()).collect()))
     }
@@ -81,7 +82,7 @@ impl Args {
             let Some(found) = inner["properties"].get(field) else {
                 // What was found so far is printed, then the error, as upstream does.
                 print::emit(&out)?;
-                bail!("field {field:?} does not exist");
+                bail!("field {:?} does not exist", fields.last().unwrap_or(field));
             };
             (schema, described) = (found, found);
             if index + 1 == fields.len() {
@@ -158,23 +159,52 @@ fn description(schemas: &Schemas<'_>, schema: &Value) -> String {
     format!("{}    \n", wrapped(&text, WIDTH, "    "))
 }
 
-/// Words in lines of at most `width` letters, each line indented; a line break in the text stays one.
+/// The text in lines of at most `width` letters, each line indented; its own line breaks and runs of blanks stay.
 fn wrapped(text: &str, width: usize, indent: &str) -> String {
-    let mut out = String::new();
-    for paragraph in text.split('\n') {
-        let mut line = String::new();
-        for word in paragraph.split_whitespace() {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-                out.push_str(&format!("{indent}{line}\n"));
-                line.clear();
+    let lines = word_wrap(text, width);
+    lines.split('\n').map(|line| format!("{indent}{line}\n")).collect()
+}
+
+/// Breaks lines where go-wordwrap does: at the blanks before a word that would pass the limit, which are dropped.
+fn word_wrap(text: &str, limit: usize) -> String {
+    let (mut out, mut current) = (String::with_capacity(text.len()), 0);
+    let (mut word, mut word_length) = (String::new(), 0);
+    let (mut space, mut space_length) = (String::new(), 0);
+    for c in text.chars() {
+        if c == '\n' {
+            if !word.is_empty() || current + space_length <= limit {
+                out.push_str(&space);
             }
-            if !line.is_empty() {
-                line.push(' ');
+            out.push_str(&word);
+            out.push('\n');
+            (space_length, word_length, current) = (0, 0, 0);
+            space.clear();
+            word.clear();
+        } else if c.is_whitespace() && c != '\u{a0}' {
+            if space.is_empty() || !word.is_empty() {
+                current += space_length + word_length;
+                out.push_str(&space);
+                out.push_str(&word);
+                (space_length, word_length) = (0, 0);
+                space.clear();
+                word.clear();
             }
-            line.push_str(word);
+            space.push(c);
+            space_length += 1;
+        } else {
+            word.push(c);
+            word_length += 1;
+            if current + word_length + space_length > limit && word_length < limit {
+                out.push('\n');
+                (space_length, current) = (0, 0);
+                space.clear();
+            }
         }
-        out.push_str(&format!("{indent}{line}\n"));
     }
+    if !word.is_empty() || current + space_length <= limit {
+        out.push_str(&space);
+    }
+    out.push_str(&word);
     out
 }
 

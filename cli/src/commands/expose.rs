@@ -62,10 +62,11 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
-        let query = Query { args: self.args.clone(), files: self.files.clone(), ..Query::default() };
+        let query = Query { args: self.args.clone(), files: self.files.clone(), as_written: true, ..Query::default() };
         let (infos, mut failures) = query.infos(ctx).await?;
         for info in infos {
             let mut common = self.common.clone();
+            common.plain_errors = true;
             if common.field_manager == "kubectl-create" {
                 common.field_manager = "kubectl-expose".into();
             }
@@ -74,7 +75,7 @@ impl Args {
                 common.create_as(ctx, &Kind::built_in("", "v1", "Service", "services", true), service, "exposed").await.map(drop)
             };
             if let Err(error) = done.await {
-                failures.push(restated(error));
+                failures.push(error);
             }
         }
         errors::collect(failures)
@@ -94,7 +95,8 @@ impl Args {
             ("loadBalancerIP", &self.load_balancer_ip),
             ("sessionAffinity", &self.session_affinity),
         ] {
-            if !text.is_empty() {
+            // Only a load balancer asks for an address of its own.
+            if !text.is_empty() && (field != "loadBalancerIP" || self.kind == "LoadBalancer") {
                 spec[field] = json!(text);
             }
         }
@@ -157,7 +159,7 @@ impl Args {
             }
         }
         if found.is_empty() {
-            bail!("couldn't find port via --port flag or introspection\nSee 'kctl expose -h' for help and examples");
+            bail!("couldn't find port via --port flag or introspection");
         }
         let several = found.len() > 1;
         let protocol = |own: String| if self.protocol.is_empty() { own } else { self.protocol.clone() };
@@ -177,22 +179,6 @@ impl Args {
                 port
             })
             .collect())
-    }
-}
-
-/// `expose` leaves the words to the server.
-fn restated(error: anyhow::Error) -> anyhow::Error {
-    match error.to_string().strip_prefix("failed to create service: ") {
-        Some(rest) => {
-            let reason = if rest.ends_with("already exists") { "AlreadyExists" } else { "" };
-            errors::ServerError(Box::new(k8s_openapi::apimachinery::pkg::apis::meta::v1::Status {
-                message: Some(rest.to_owned()),
-                reason: Some(reason.to_owned()),
-                ..Default::default()
-            }))
-            .into()
-        }
-        None => error,
     }
 }
 

@@ -56,7 +56,7 @@ pub struct Args {
     pub show_kind: bool,
     /// Return large lists in chunks rather than all at once. Pass 0 to disable
     #[arg(long, default_value_t = 500, value_name = "N")]
-    pub chunk_size: usize,
+    pub chunk_size: i64,
     /// If set to true, suppresses NotFound error for specific objects that do not exist
     #[arg(long)]
     pub ignore_not_found: bool,
@@ -116,15 +116,14 @@ impl Args {
         }
     }
 
+    /// Objects per request; zero and less ask for all at once.
+    fn page(&self) -> usize {
+        usize::try_from(self.chunk_size).unwrap_or(0)
+    }
+
     fn query(&self) -> Query {
-        Query {
-            args: self.args.clone(),
-            kinds_mean_all: true,
-            ignore_not_found: self.ignore_not_found,
-            chunk_size: self.chunk_size,
-            ..Query::default()
-        }
-        .select(&self.selector)
+        Query { args: self.args.clone(), kinds_mean_all: true, ignore_not_found: self.ignore_not_found, chunk_size: self.page(), ..Query::default() }
+            .select(&self.selector)
     }
 
     async fn raw(&self, ctx: &Ctx, uri: &str) -> Result<()> {
@@ -133,6 +132,9 @@ impl Args {
         }
         if self.watch || self.watch_only || self.selector.selector.is_some() {
             bail!("--raw may not be specified with other flags that filter the server request or alter the output");
+        }
+        if self.output.output.as_ref().is_some_and(|o| !o.is_empty()) {
+            bail!("--raw and --output are mutually exclusive");
         }
         if !uri.starts_with('/') {
             bail!("--raw must be a valid URL path: parse {uri:?}: invalid URI for request");
@@ -148,6 +150,9 @@ impl Args {
     async fn targets(&self, ctx: &Ctx) -> Result<Vec<Target>> {
         if self.files.is_empty() {
             return self.query().targets(ctx).await;
+        }
+        if !self.args.is_empty() {
+            bail!("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
         }
         let mut targets = Vec::new();
         for document in manifest::read(&self.files, Validation::Ignore).await? {
@@ -223,8 +228,8 @@ impl Args {
         let mut pairs: Vec<(&str, String)> = more.to_vec();
         if let Target::List { .. } = target {
             pairs.extend(self.query().parameters());
-            if self.chunk_size > 0 {
-                pairs.push(("limit", self.chunk_size.to_string()));
+            if self.page() > 0 {
+                pairs.push(("limit", self.page().to_string()));
             }
         }
         if self.sort_by.is_some() {
@@ -300,7 +305,7 @@ impl Args {
                 sort(rows, path, |row| &row["object"])?;
             }
             let shown = self.shown(target, wide, with_kind);
-            if index > 0 {
+            if index > 0 && !self.no_headers {
                 text.push('\n');
             }
             let mut lines = if self.no_headers { Vec::new() } else { vec![table::headers(columns, &shown)] };
@@ -372,7 +377,7 @@ impl Args {
         let client = ctx.client().await?;
         let value = match target {
             Target::One { .. } => client.get(&self.path(target)).await?,
-            Target::List { .. } => resource::list_all(ctx, &self.path(target), &self.query().parameters(), self.chunk_size).await?,
+            Target::List { .. } => resource::list_all(ctx, &self.path(target), &self.query().parameters(), self.page()).await?,
         };
         let version = version_of(&value);
         if !self.watch_only {

@@ -100,9 +100,6 @@ struct Change {
 
 async fn run(args: &MapArgs, which: Which, ctx: &Ctx) -> Result<()> {
     let (resources, pairs) = split(&args.args, which)?;
-    if resources.is_empty() && args.files.is_empty() && pairs.is_empty() && !args.list {
-        bail!("at least one {} update is required", which.word());
-    }
     let change = parse(&pairs, which)?;
     if resources.is_empty() && args.files.is_empty() {
         bail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
@@ -112,6 +109,13 @@ async fn run(args: &MapArgs, which: Which, ctx: &Ctx) -> Result<()> {
     }
     if args.list && args.output.output.is_some() {
         bail!("--list and --output may not be specified together");
+    }
+    let given = |selector: &Option<String>| selector.as_ref().is_some_and(|s| !s.is_empty());
+    if args.all && given(&args.selector.selector) {
+        bail!("cannot set --all and --selector at the same time");
+    }
+    if args.all && given(&args.selector.field_selector) {
+        bail!("cannot set --all and --field-selector at the same time");
     }
     let dry_run = args.dry_run.mode()?;
     if args.local && dry_run == DryRun::Server {
@@ -123,15 +127,30 @@ async fn run(args: &MapArgs, which: Which, ctx: &Ctx) -> Result<()> {
     if !args.resource_version.is_empty() && infos.len() > 1 {
         bail!("--resource-version may only be used with a single resource");
     }
+    let many = infos.len() > 1;
     for info in infos {
-        if let Err(error) = one(args, which, &change, &info, dry_run, &mut printer, ctx).await {
+        if args.list && many {
+            let group = if info.kind.group.is_empty() { String::new() } else { info.kind.group.clone() };
+            outln!("Listing {}s for {}.{group}/{}:", which.word(), info.kind.kind, info.name);
+        }
+        if let Err(error) = one(args, which, &change, &info, dry_run, &mut printer, many, ctx).await {
             failures.push(error);
         }
     }
     errors::collect(failures)
 }
 
-async fn one(args: &MapArgs, which: Which, change: &Change, info: &Info, dry_run: DryRun, printer: &mut Printer, ctx: &Ctx) -> Result<()> {
+#[allow(clippy::too_many_arguments, reason = "each is a different thing the one caller has at hand")]
+async fn one(
+    args: &MapArgs,
+    which: Which,
+    change: &Change,
+    info: &Info,
+    dry_run: DryRun,
+    printer: &mut Printer,
+    many: bool,
+    ctx: &Ctx,
+) -> Result<()> {
     let mut object = info.object.clone();
     let before = map_of(&object, which);
     if !args.overwrite {
@@ -170,9 +189,13 @@ async fn one(args: &MapArgs, which: Which, change: &Change, info: &Info, dry_run
     };
     if args.list {
         for (key, value) in map_of(&done, which) {
-            outln!("{key}={}", value.as_str().unwrap_or_default());
+            outln!("{}{key}={}", if many { " " } else { "" }, value.as_str().unwrap_or_default());
         }
         return Ok(());
+    }
+    if which == Which::Label {
+        // Upstream makes a printer for each labelled object, so none knows of the ones before it.
+        printer.forget();
     }
     printer.done(&done, verb)
 }
@@ -259,7 +282,7 @@ fn parse(pairs: &[String], which: Which) -> Result<Change> {
         match pair.split_once('=') {
             Some((key, value)) => {
                 if which == Which::Label {
-                    check_value(value)?;
+                    check_value(pair, value)?;
                 }
                 change.set.push((key.to_owned(), value.to_owned()));
             }
@@ -276,7 +299,7 @@ fn parse(pairs: &[String], which: Which) -> Result<Change> {
     }
 }
 
-fn check_value(value: &str) -> Result<()> {
+fn check_value(pair: &str, value: &str) -> Result<()> {
     let word = |c: char| c.is_ascii_alphanumeric();
     let fits = value.len() <= 63
         && value.chars().all(|c| word(c) || matches!(c, '-' | '_' | '.'))
@@ -288,7 +311,7 @@ fn check_value(value: &str) -> Result<()> {
         } else {
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
         };
-        bail!("invalid label value: {value:?}: {detail}");
+        bail!("invalid label value: {pair:?}: {detail}");
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     pub prefix: bool,
     /// Only return logs newer than a relative duration like 5s, 2m, or 3h
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub since: String,
     /// Only return logs after a specific date (RFC3339)
     #[arg(long)]
@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5)]
     pub max_log_requests: usize,
     /// The length of time to wait until at least one pod is running
-    #[arg(long, default_value = "20s")]
+    #[arg(long, default_value = "20s", value_parser = crate::duration::checked)]
     pub pod_running_timeout: String,
     /// Skip verifying the identity of the kubelet that logs are requested from
     #[arg(long)]
@@ -98,12 +98,20 @@ impl Args {
         if self.since_time.is_some() && !since.is_zero() {
             bail!("at most one of `sinceTime` or `sinceSeconds` may be specified");
         }
+        if let Some(time) = self.since_time.as_deref().filter(|t| t.parse::<jiff::Timestamp>().is_err()) {
+            let year = time.chars().take(4).all(|c| c.is_ascii_digit());
+            let (rest, part) = if year { (time, "-") } else { (time, "2006") };
+            bail!("parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {rest:?} as {part:?}");
+        }
+        if self.limit_bytes < 0 {
+            bail!("--limit-bytes must be greater than 0");
+        }
         let found = if by_selector {
             pods::by_selector(ctx, Some(&ctx.namespace()?), self.selector.as_deref().unwrap_or_default()).await?
         } else if self.all_pods {
             pods::find_all(ctx, &word).await?.0
         } else {
-            vec![pods::find(ctx, &word).await?]
+            vec![pods::find(ctx, &word).await.map_err(|error| self.absent(ctx, error))?]
         };
         if found.is_empty() {
             eprintln!("No resources found in {} namespace.", ctx.namespace()?);
@@ -133,6 +141,14 @@ impl Args {
             }
         }
         Ok(())
+    }
+
+    /// Upstream says where it looked in vain.
+    fn absent(&self, ctx: &Ctx, error: anyhow::Error) -> anyhow::Error {
+        if !errors::is_not_found(&error) {
+            return error;
+        }
+        anyhow!("error from server (NotFound): {error} in namespace {:?}", ctx.namespace().unwrap_or_default())
     }
 
     fn parameters(&self, since: Duration, by_selector: bool) -> Vec<(&'static str, String)> {
@@ -174,8 +190,7 @@ impl Args {
             [of("initContainers"), of("containers"), of("ephemeralContainers")].concat()
         } else {
             match container {
-                // The server knows best whether there is such a container.
-                Some(name) => vec![name.to_owned()],
+                Some(name) => vec![pods::container(&pods::typed(pod)?, Some(name), false)?],
                 None => vec![pods::container(&pods::typed(pod)?, None, false)?],
             }
         };

@@ -51,7 +51,8 @@ impl Args {
             (false, false) => bail!("cannot specify --patch and --patch-file together"),
             (false, true) => self.patch.clone(),
             (true, false) if self.patch_file == "-" => std::io::read_to_string(std::io::stdin())?,
-            (true, false) => std::fs::read_to_string(&self.patch_file).map_err(|e| anyhow!("unable to read patch file: {e}"))?,
+            (true, false) => std::fs::read_to_string(&self.patch_file)
+                .map_err(|e| anyhow!("unable to read patch file: {}", errors::io("open", &self.patch_file, &e)))?,
         };
         let body = match self.kind.to_lowercase().as_str() {
             "json" => Body::JsonPatch,
@@ -61,13 +62,15 @@ impl Args {
         };
         let patch = manifest::value(&text).map_err(|e| anyhow!("unable to parse {text:?}: {e}"))?;
         let dry_run = self.dry_run.mode()?;
-        let mut printer = Printer::new(&self.output, dry_run.suffix())?;
+        let mut printer = Printer::new(&self.output, "")?;
         let query = Query { args: self.args.clone(), files: self.files.clone(), local: self.local, ..Query::default() };
         let (infos, mut failures) = query.infos(ctx).await?;
         for info in infos {
             let done = async {
                 let after = self.apply(ctx, &info, body, &patch, dry_run).await?;
-                let verb = if after == info.object || same_version(&after, &info.object) { "patched (no change)" } else { "patched" };
+                // A dry run says neither that it is one nor whether anything would change, as upstream has it.
+                let same = after == info.object || same_version(&after, &info.object);
+                let verb = if same && dry_run == DryRun::None { "patched (no change)" } else { "patched" };
                 printer.done(&after, verb)
             };
             if let Err(error) = done.await {

@@ -80,7 +80,7 @@ pub fn container(pod: &Pod, named: Option<&str>, quiet: bool) -> Result<String> 
         if names.iter().any(|n| n == named) {
             return Ok(named.to_owned());
         }
-        bail!("container {named} not found in pod {}", pod.metadata.name.as_deref().unwrap_or_default());
+        bail!("container {named} is not valid for pod {} out of: {}", pod.metadata.name.as_deref().unwrap_or_default(), all_names(&object));
     }
     let annotated = pod.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_CONTAINER)).filter(|n| !n.is_empty());
     if let Some(name) = annotated {

@@ -44,11 +44,11 @@ impl Args {
             return Err(errors::usage("port-forward", "TYPE/NAME and list of ports are required for port-forward"));
         };
         let (owner, pod) = resolve(ctx, target).await?;
+        let pairs = ports.iter().map(|text| pair(text, owner.as_ref(), &pod.object)).collect::<Result<Vec<_>>>()?;
         let phase = pod.object["status"]["phase"].as_str().unwrap_or_default();
         if phase != "Running" {
             bail!("unable to forward port because pod is not running. Current status={phase}");
         }
-        let pairs = ports.iter().map(|text| pair(text, owner.as_ref(), &pod.object)).collect::<Result<Vec<_>>>()?;
         let mut listeners = Vec::new();
         for pair in &pairs {
             listeners.extend(self.listen(*pair).await?);

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, default_value = "")]
     pub subresource: String,
     /// The length of time to wait before giving up on a delete
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
     /// Must be one of: strict (or true), warn, ignore (or false)
     #[arg(long, default_value = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "strict")]
@@ -61,7 +61,7 @@ impl Args {
             let [file] = self.files.filename.as_slice() else { bail!("--raw can only use a single local file or stdin") };
             let body = if file == "-" { std::io::read_to_string(std::io::stdin())?.into_bytes() } else { std::fs::read(file)? };
             let answer = ctx.client().await?.bytes(Method::PUT, uri, "application/json, */*", Some(("application/json", body))).await?;
-            outln!("{}", String::from_utf8_lossy(&answer).trim_end_matches('\n'));
+            crate::print::emit(&String::from_utf8_lossy(&answer))?;
             return Ok(());
         }
         if self.grace_period >= 0 && !self.force {
@@ -81,9 +81,6 @@ impl Args {
                 crate::apply::save_config(&mut info.object);
             }
             infos.push(info);
-        }
-        if infos.is_empty() {
-            bail!("no objects passed to replace");
         }
         for info in infos {
             let done = if self.force { self.recreate(ctx, &info, validation).await } else { self.put(ctx, &info, validation, dry_run).await };

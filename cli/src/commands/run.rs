@@ -9,7 +9,7 @@ use super::{delete, expose, pods};
 use crate::app::Ctx;
 use crate::discovery::Kind;
 use crate::errors::{self, Exit};
-use crate::print::DryRun;
+use crate::print::{self, DryRun};
 use crate::resource::Info;
 
 /// Run a particular image on the cluster
@@ -84,7 +84,7 @@ pub struct Args {
     #[arg(short = 'r', long, default_value_t = 1)]
     pub replicas: i64,
     /// The length of time to wait until at least one pod is running
-    #[arg(long, default_value = "1m0s")]
+    #[arg(long, default_value = "1m0s", value_parser = crate::duration::checked)]
     pub pod_running_timeout: String,
     /// Period of time in seconds given to the resource to terminate gracefully (with --rm)
     #[arg(long, default_value_t = -1)]
@@ -101,7 +101,7 @@ impl Args {
         self.check(dry_run, attach)?;
         let port = match self.port.as_str() {
             "" => None,
-            text => Some(text.parse::<u16>().map_err(|_| anyhow!("strconv.ParseInt: parsing {text:?}: invalid syntax"))?),
+            text => Some(text.parse::<u16>().map_err(|_| anyhow!("strconv.Atoi: parsing {text:?}: invalid syntax"))?),
         };
         let pod_kind = pods::kind();
         let deployment = Kind::built_in("apps", "v1", "Deployment", "deployments", true);
@@ -118,16 +118,20 @@ impl Args {
             common.field_manager = "kubectl-run".into();
         }
         let quiet = self.quiet || (attach && dry_run == DryRun::None);
+        if self.expose {
+            // Upstream makes the service first, so that a pod never runs unannounced.
+            let port = port.ok_or_else(|| anyhow!("--port must be set when exposing a service"))?;
+            let labels = object["metadata"]["labels"].clone();
+            common.create(ctx, &Kind::built_in("", "v1", "Service", "services", true), expose::simple_service(name, port, &labels)).await?;
+            if common.output.output.as_deref() == Some("yaml") {
+                print::emit("---\n---\n")?;
+            }
+        }
         let created = if quiet && common.output.output.is_none() {
             self.create_quietly(ctx, &common, &kind, object).await?
         } else {
             common.create_as(ctx, &kind, object, "created").await?
         };
-        if self.expose {
-            let port = port.ok_or_else(|| anyhow!("--port must be set when exposing a service"))?;
-            let labels = created["metadata"]["labels"].clone();
-            common.create(ctx, &Kind::built_in("", "v1", "Service", "services", true), expose::simple_service(name, port, &labels)).await?;
-        }
         if attach && dry_run == DryRun::None {
             return self.attach_to(ctx, &kind, created).await;
         }
@@ -145,7 +149,7 @@ impl Args {
             return Err(errors::usage("run", "-i/--stdin is required for containers with -t/--tty=true"));
         }
         if self.rm && !attach {
-            bail!("--rm should only be used for attached containers");
+            return Err(errors::usage("run", "--rm should only be used for attached containers"));
         }
         if self.expose && self.port.is_empty() {
             return Err(errors::usage("run", "--port must be set when exposing a service"));
@@ -158,6 +162,9 @@ impl Args {
         }
         if self.image.is_empty() {
             bail!("--image is required");
+        }
+        if self.image.contains(char::is_whitespace) {
+            bail!("Invalid image name {:?}: invalid reference format", self.image);
         }
         Ok(())
     }
@@ -197,7 +204,14 @@ impl Args {
     }
 
     fn labels(&self, default: &str, name: &str) -> Result<Value> {
-        if self.labels.is_empty() { Ok(json!({ default: name })) } else { Ok(object_of(pairs(&self.labels, "label")?)) }
+        if self.labels.is_empty() {
+            Ok(json!({ default: name }))
+        } else {
+            if let Some(bad) = self.labels.iter().find(|l| !l.contains('=')) {
+                bail!("unexpected label spec: {bad}");
+            }
+            Ok(object_of(pairs(&self.labels, "label")?))
+        }
     }
 
     fn pod(&self, name: &str, port: Option<u16>, words: &[String]) -> Result<Value> {
@@ -236,6 +250,9 @@ impl Args {
 
     fn override_with(&self, object: &mut Value, kind: &Kind) -> Result<()> {
         let patch = crate::manifest::value(&self.overrides).map_err(|e| anyhow!("error parsing overrides: {e}"))?;
+        if !patch.is_object() && self.override_type != "json" {
+            bail!("Invalid JSON Patch");
+        }
         match self.override_type.as_str() {
             "merge" => json_patch::merge(object, &patch),
             "strategic" => crate::apply::local::merge(object, &patch, &kind.kind),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::app::Ctx;
 use crate::client::Body;
-use crate::errors;
+use crate::errors::{self, Plain};
 use crate::manifest::FileArgs;
 use crate::print::{DryRun, DryRunArgs, OutputArgs, Printer};
 use crate::resource::{Info, Query, SelectorArgs, query_string};
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, default_value = "")]
     pub resource_version: String,
     /// The length of time to wait before giving up on a scale operation, zero means don't wait
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
 }
 
@@ -56,8 +56,10 @@ impl Args {
             bail!("no objects passed to scale");
         }
         for info in &infos {
+            // Upstream stops at the first it cannot scale.
             if let Err(error) = self.one(ctx, info, dry_run, &mut printer).await {
                 failures.push(error);
+                break;
             }
         }
         if !timeout.is_zero() && dry_run == DryRun::None && failures.is_empty() {
@@ -71,7 +73,7 @@ impl Args {
 
     async fn one(&self, ctx: &Ctx, info: &Info, dry_run: DryRun, printer: &mut Printer) -> Result<()> {
         if !info.kind.subresources.is_empty() && !info.kind.subresources.iter().any(|s| s == "scale") {
-            bail!("cannot scale {}: the server could not find the requested resource", info.printed());
+            return Err(Plain("Error from server (NotFound): the server could not find the requested resource".into()).into());
         }
         let version = info.object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         if !self.resource_version.is_empty() && version != self.resource_version {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::app::Ctx;
 use crate::client::Body;
-use crate::errors;
+use crate::errors::{self, usage};
 use crate::print::{DryRun, DryRunArgs, OutputArgs, Printer};
 use crate::resource::{Info, Query, SelectorArgs, query_string};
 
@@ -49,17 +49,22 @@ impl Args {
         let is_taint = |word: &&String| word.contains(['=', ':']) || (word.ends_with('-') && word.len() > 1);
         let taints: Vec<&String> = self.args.iter().filter(is_taint).collect();
         let resources: Vec<String> = self.args.iter().filter(|w| !is_taint(w)).cloned().collect();
+        if taints.is_empty() && !resources.is_empty() {
+            bail!("at least one taint update is required");
+        }
         if resources.is_empty()
             || (resources.len() < 2 && !self.all && self.selector.is_none() && !resources.first().is_some_and(|r| r.contains('/')))
         {
             bail!("one or more resources must be specified as <resource> <name>");
         }
-        if taints.is_empty() {
-            bail!("at least one taint update is required");
-        }
         let (set, remove) = parse(&taints)?;
+        let word = resources.first().map_or("", |r| r.split('/').next().unwrap_or(r));
+        if !ctx.kind(word).await?.is("", "Node") {
+            bail!("invalid resource type {word}, only node types are supported");
+        }
         let dry_run = self.dry_run.mode()?;
-        let mut printer = Printer::new(&self.output, dry_run.suffix())?;
+        // Upstream says nothing of a dry run here.
+        let mut printer = Printer::new(&self.output, "")?;
         let selector = SelectorArgs { selector: self.selector.clone(), ..SelectorArgs::default() };
         let (infos, mut failures) = Query { args: resources, all: self.all, ..Query::default() }.select(&selector).infos(ctx).await?;
         for info in infos {
@@ -79,11 +84,7 @@ impl Args {
             value["key"] == taint.key.as_str() && (taint.effect.is_empty() || value["effect"] == taint.effect.as_str())
         };
         if !self.overwrite {
-            let taken: Vec<&str> = set
-                .iter()
-                .filter(|t| old.iter().any(|o| same(o, t) && o["value"].as_str().unwrap_or_default() != t.value))
-                .map(|t| t.key.as_str())
-                .collect();
+            let taken: Vec<&str> = set.iter().filter(|t| old.iter().any(|o| same(o, t))).map(|t| t.key.as_str()).collect();
             if !taken.is_empty() {
                 bail!("node {} already has {} taint(s) with same effect(s) and --overwrite is false", info.name, taken.join(","));
             }
@@ -107,8 +108,9 @@ impl Args {
             })
             .collect();
         new.extend(old.iter().filter(|o| !set.iter().chain(remove).any(|t| same(o, t))).cloned());
+        let replaced = set.iter().any(|t| old.iter().any(|o| same(o, t)));
         let verb = match (set.is_empty(), remove.is_empty()) {
-            (false, true) => "tainted",
+            (false, true) if !replaced => "tainted",
             (true, false) => "untainted",
             _ => "modified",
         };
@@ -133,21 +135,40 @@ fn parse(words: &[&String]) -> Result<(Vec<Taint>, Vec<Taint>)> {
         let (head, effect) = body.split_once(':').map_or((body, ""), |(h, e)| (h, e));
         let (key, value) = head.split_once('=').unwrap_or((head, ""));
         if !matches!(effect, "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            bail!("invalid taint effect: {effect}, unsupported taint effect");
+            return Err(usage("taint", format!("invalid taint effect: {effect}, unsupported taint effect")));
+        }
+        if removal.is_none() && (effect.is_empty() || !is_name(key)) {
+            return Err(usage("taint", format!("invalid taint spec: {word}, {NAME_RULE}")));
         }
         let taint = Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() };
         if removal.is_some() {
             remove.push(taint);
-        } else if effect.is_empty() {
-            bail!("invalid taint spec: {word}");
         } else {
+            if set.iter().any(|t: &Taint| t.key == taint.key && t.effect == taint.effect) {
+                let (key, value) = (taint.key, taint.value);
+                return Err(usage("taint", format!("duplicated taints with the same key and effect: {{{key} {value} {effect} <nil>}}")));
+            }
             set.push(taint);
         }
     }
     if let Some(both) = set.iter().find(|s| remove.iter().any(|r| r.key == s.key && (r.effect.is_empty() || r.effect == s.effect))) {
-        bail!("can not both modify and remove the following taint(s) in the same command: {}", both.key);
+        bail!("can not both modify and remove the following taint(s) in the same command: {}={}", both.key, removed_effect(&remove, both));
     }
     Ok((set, remove))
+}
+
+/// The effect a removal names, for the error that shows it.
+fn removed_effect<'a>(remove: &'a [Taint], set: &Taint) -> &'a str {
+    remove.iter().find(|r| r.key == set.key).map_or("", |r| r.effect.as_str())
+}
+
+const NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
+/// A qualified name: `[prefix/]name`.
+fn is_name(key: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.chars().all(inner) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, hide = true)]
     pub local: bool,
     /// The length of time to wait before giving up. Zero means check once and don't wait, negative means wait for a week
-    #[arg(long, default_value = "30s")]
+    #[arg(long, default_value = "30s", value_parser = crate::duration::checked)]
     pub timeout: String,
 }
 
@@ -63,6 +63,9 @@ impl Goal {
             return Ok(Goal::Condition { name: name.to_owned(), value: value.to_owned() });
         }
         if let Some(path) = text.strip_prefix("jsonpath=") {
+            if path.is_empty() {
+                bail!("jsonpath expression cannot be empty");
+            }
             // The value stands behind the last `=` outside the braces.
             let end = path.rfind('}').map_or(path.find('=').unwrap_or(path.len()), |at| at + 1);
             let (expression, rest) = path.split_at(end);
@@ -74,11 +77,15 @@ impl Goal {
                     bail!("jsonpath wait format must be --for=jsonpath='{{.status.readyReplicas}}'=3 or --for=jsonpath='{{.status.readyReplicas}}'")
                 }
             };
-            let relaxed = jsonpath::relaxed(expression.trim_matches(['\'', '"'])).map_err(|e| anyhow!("{e}"))?;
+            let relaxed = jsonpath::relaxed(expression.trim_matches(['\'', '"']))
+                .map_err(|e| anyhow!("{}", e.to_string().split(" (got ").next().unwrap_or_default()))?;
             let template = jsonpath::Template::parse(&relaxed).map_err(|e| anyhow!("error parsing jsonpath {relaxed}, {e}"))?;
             return Ok(Goal::Path { template, value });
         }
-        bail!("unrecognized condition: {text:?}")
+        match text {
+            "" => bail!("unrecognized condition: []"),
+            _ => bail!("unrecognized condition: {text:?}"),
+        }
     }
 
     fn is_met(&self, object: Option<&Value>) -> Result<bool> {
@@ -199,12 +206,15 @@ impl Args {
                 }
             }
         });
-        let timed_out = || anyhow!("timed out waiting for the condition on {}/{}", info.kind.resource(), info.name);
+        let timed_out = || match goal {
+            Goal::Create => anyhow!("timed out waiting for the condition"),
+            _ => anyhow!("timed out waiting for the condition on {}/{}", info.kind.plural, info.name),
+        };
         if once {
             waiting.await?;
             let current = info.fetch(ctx).await.map(Some).or_else(|e| if errors::is_not_found(&e) { Ok(None) } else { Err(e) })?;
             if !goal.is_met(current.as_ref())? {
-                bail!(timed_out());
+                bail!("condition not met for {}/{}", info.kind.plural, info.name);
             }
         } else {
             tokio::time::timeout_at(deadline, waiting).await.map_err(|_| timed_out())??;

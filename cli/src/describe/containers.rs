@@ -155,6 +155,17 @@ pub fn resources(w: &mut Writer, resources: &ResourceRequirements, level: usize)
     section("Requests", resources.requests.as_ref());
 }
 
+/// An amount in whole units of its divisor, rounded up, as the container will see it.
+fn whole_units(resource: &str, amount: &Quantity, divisor: Option<&Quantity>) -> String {
+    use shared::quantity::Quantity as Amount;
+    let divisor = divisor.map(Amount::of).filter(|d| !d.is_zero()).unwrap_or_else(|| Amount::from_millis(1000));
+    let (amount, unit) = match resource {
+        "cpu" => (Amount::of(amount).millis(), divisor.millis()),
+        _ => (Amount::of(amount).value(), divisor.value()),
+    };
+    (amount / unit.max(1) + i64::from(amount % unit.max(1) != 0)).to_string()
+}
+
 fn probe_text(probe: &Probe) -> String {
     let attributes = format!(
         "delay={}s timeout={}s period={}s #success={} #failure={}",
@@ -220,7 +231,7 @@ fn one_variable(w: &mut Writer, variable: &EnvVar, container: &Container, pod: O
             let amount = field.resource.split_once('.').and_then(|(which, resource)| {
                 let needs = container.resources.as_ref()?;
                 let amounts = if which == "limits" { needs.limits.as_ref()? } else { needs.requests.as_ref()? };
-                amounts.get(resource).map(quantity)
+                amounts.get(resource).map(|amount| whole_units(resource, amount, field.divisor.as_ref()))
             });
             let value = amount.unwrap_or_else(|| if field.resource.starts_with("limits.") { "node allocatable".into() } else { "0".into() });
             format!("{name}:\t{value} ({})\n", field.resource)

@@ -8,6 +8,7 @@ pub mod containers;
 pub mod events;
 pub mod format;
 mod generic;
+mod network_policy;
 mod node;
 mod pod;
 mod policy;
@@ -49,7 +50,15 @@ pub async fn describe(ctx: &Ctx, info: &Info, show_events: bool) -> Result<Strin
         ("", "Service") => service::service(&mut w, &typed(object)?, &related::endpoint_slices(ctx, info).await),
         ("", "Endpoints") => service::endpoints(&mut w, &typed(object)?),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(&mut w, &typed(object)?),
-        ("networking.k8s.io", "Ingress") => service::ingress(&mut w, &typed(object)?),
+        ("networking.k8s.io", "Ingress") => {
+            let ingress = typed(object)?;
+            let backends = related::backends(ctx, info, &ingress).await;
+            service::ingress(&mut w, &ingress, &backends);
+        }
+        ("networking.k8s.io", "NetworkPolicy") => {
+            network_policy::describe(&mut w, &typed(object)?);
+            return Ok(w.finish());
+        }
         ("", "Node") => {
             let node = typed(object)?;
             node::describe(&mut w, &node, related::lease(ctx, &info.name).await.as_ref(), related::pods_on_node(ctx, &info.name).await.as_deref());

@@ -1,11 +1,13 @@
 //! Fetches what belongs to an object. What cannot be read is left out: a description is better incomplete than absent.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, LimitRange, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, LimitRange, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use serde::de::DeserializeOwned;
 
 use crate::app::Ctx;
@@ -79,6 +81,28 @@ pub async fn endpoint_slices(ctx: &Ctx, info: &Info) -> Vec<EndpointSlice> {
     let selector = format!("kubernetes.io/service-name={}", info.name);
     list(ctx, "discovery.k8s.io", "endpointslices", info.namespace.as_deref(), &[("labelSelector", selector)]).await.unwrap_or_default()
 }
+
+/// The services an ingress leads to, by name, with their endpoint slices; or why they cannot be had.
+pub async fn backends(ctx: &Ctx, info: &Info, ingress: &Ingress) -> Backends {
+    let spec = ingress.spec.clone().unwrap_or_default();
+    let rules = spec.rules.iter().flatten().filter_map(|r| r.http.as_ref()).flat_map(|h| h.paths.iter().map(|p| &p.backend));
+    let names: BTreeSet<String> = rules.chain(&spec.default_backend).filter_map(|b| b.service.as_ref().map(|s| s.name.clone())).collect();
+    let kind = Rc::new(Kind::built_in("", "v1", "Service", "services", true));
+    let mut found = Backends::new();
+    for name in names {
+        let service = Info { kind: kind.clone(), name: name.clone(), ..info.clone() };
+        let slices = endpoint_slices(ctx, &service).await;
+        let had = match ctx.client().await {
+            Ok(client) => client.get_as::<Service>(&service.path()).await,
+            Err(error) => Err(error),
+        };
+        found.insert(name, had.map(|service| (service, slices)).map_err(|e| e.to_string()));
+    }
+    found
+}
+
+/// Services by name.
+pub type Backends = BTreeMap<String, Result<(Service, Vec<EndpointSlice>), String>>;
 
 /// The lease by which a node says that it lives.
 pub async fn lease(ctx: &Ctx, node: &str) -> Option<Lease> {

@@ -1,11 +1,12 @@
 //! Services, endpoints and ingresses.
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
 
 use super::Writer;
 use super::format::{int_or_string, labels};
+use super::related::Backends;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 pub(super) fn service(w: &mut Writer, service: &Service, slices: &[EndpointSlice]) {
@@ -84,7 +85,6 @@ fn ready_addresses(slices: &[EndpointSlice], port_name: &str) -> String {
             }
         }
     }
-    all.sort();
     shown(&all)
 }
 
@@ -165,7 +165,8 @@ pub(super) fn endpoint_slice(w: &mut Writer, slice: &EndpointSlice) {
     }
 }
 
-pub(super) fn ingress(w: &mut Writer, ingress: &Ingress) {
+pub(super) fn ingress(w: &mut Writer, ingress: &Ingress, backends: &Backends) {
+    let backend = |of: &IngressBackend| backend(of, backends);
     let (meta, spec) = (&ingress.metadata, ingress.spec.clone().unwrap_or_default());
     w.field(0, "Name", meta.name.as_deref().unwrap_or_default());
     w.labels("Labels", meta.labels.as_ref());
@@ -174,7 +175,7 @@ pub(super) fn ingress(w: &mut Writer, ingress: &Ingress) {
     let address = addresses.iter().filter_map(|i| i.ip.clone().or_else(|| i.hostname.clone())).collect::<Vec<_>>().join(",");
     w.field(0, "Address", address);
     w.field(0, "Ingress Class", spec.ingress_class_name.as_deref().unwrap_or("<none>"));
-    w.field(0, "Default backend", spec.default_backend.as_ref().map_or_else(|| "<default>".into(), backend));
+    w.field(0, "Default backend", spec.default_backend.as_ref().map_or_else(|| "<default>".into(), &backend));
     if let Some(tls) = spec.tls.as_ref().filter(|t| !t.is_empty()) {
         w.write(0, "TLS:\n");
         for entry in tls {
@@ -203,10 +204,23 @@ pub(super) fn ingress(w: &mut Writer, ingress: &Ingress) {
     w.annotations("Annotations", meta.annotations.as_ref());
 }
 
-fn backend(backend: &IngressBackend) -> String {
+fn backend(backend: &IngressBackend, backends: &Backends) -> String {
     if let Some(service) = &backend.service {
         let port = service.port.as_ref().and_then(|p| p.number.map(IntOrString::Int).or_else(|| p.name.clone().map(IntOrString::String)));
-        return format!("{}:{} ()", service.name, port.as_ref().map_or_else(String::new, int_or_string));
+        let leads_to = match backends.get(&service.name) {
+            Some(Ok((found, slices))) => {
+                let wanted = |p: &&ServicePort| match &port {
+                    Some(IntOrString::Int(number)) => p.port == *number,
+                    Some(IntOrString::String(name)) => p.name.as_ref() == Some(name),
+                    None => false,
+                };
+                let named = found.spec.iter().flat_map(|s| s.ports.iter().flatten()).find(wanted).and_then(|p| p.name.clone());
+                ready_addresses(slices, named.as_deref().unwrap_or_default())
+            }
+            Some(Err(error)) => format!("<error: {error}>"),
+            None => String::new(),
+        };
+        return format!("{}:{} ({leads_to})", service.name, port.as_ref().map_or_else(String::new, int_or_string));
     }
     match &backend.resource {
         Some(resource) => {

@@ -241,6 +241,9 @@ pub(super) fn cron_job(w: &mut Writer, cron: &CronJob) {
     w.field(0, "Schedule", &spec.schedule);
     w.field(0, "Concurrency Policy", spec.concurrency_policy.as_deref().unwrap_or_default());
     w.field(0, "Suspend", spec.suspend.map_or("<unset>", super::format::capital));
+    if let Some(zone) = spec.time_zone.as_deref() {
+        w.field(0, "Time Zone", zone);
+    }
     let number = |n: Option<i32>| n.map_or_else(|| "<unset>".into(), |n| n.to_string());
     w.field(0, "Successful Job History Limit", number(spec.successful_jobs_history_limit));
     w.field(0, "Failed Job History Limit", number(spec.failed_jobs_history_limit));

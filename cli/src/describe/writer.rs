@@ -35,6 +35,10 @@ impl Writer {
             self.done.push_str(&tabwriter::DESCRIBE.align(&text));
         }
     }
+    /// The text as written, its tabs still tabs: where upstream prints a description without aligning it.
+    pub fn raw(self) -> String {
+        self.done + &self.pending
+    }
     /// The finished text.
     pub fn finish(mut self) -> String {
         self.flush();

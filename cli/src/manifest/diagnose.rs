@@ -23,7 +23,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: {}", self.source, self.at.line, self.at.column, self.message)?;
         match &self.hint {
-            Some(hint) => write!(f, "\n  {}", style::hint(hint)),
+            Some(hint) => write!(f, "\n  {}", style::advice(hint)),
             None => Ok(()),
         }
     }
@@ -44,7 +44,7 @@ pub fn explain(source: &str, text: &str, faults: Vec<Fault>) -> anyhow::Error {
         out.push_str(&format!("\n  {number:>4} | {line}"));
         out.push_str(&format!("\n       | {}^", " ".repeat(column.saturating_sub(1).min(line.chars().count()))));
         if let Some(hint) = hint(&message, &lines, fault.at) {
-            out.push_str(&format!("\n  {}", style::hint(&hint)));
+            out.push_str(&format!("\n  {}", style::advice(&hint)));
         }
     }
     anyhow::anyhow!("{out}")
@@ -78,6 +78,9 @@ fn hint(message: &str, lines: &[&str], at: Position) -> Option<String> {
     }
     if message.contains("mapping values are not allowed") {
         return two_colons(line).or_else(|| parent_with_value(lines, at));
+    }
+    if message.contains("already set in map") {
+        return None;
     }
     if message.contains("did not find expected key") || message.contains("block mapping") || message.contains("simple key") {
         return wrong_indent(lines, at).or_else(|| missing_colon(lines, at));

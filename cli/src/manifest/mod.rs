@@ -96,7 +96,7 @@ pub async fn read(files: &FileArgs, validation: Validation) -> Result<Vec<Docume
     let mut documents = Vec::new();
     let mut errors = Vec::new();
     for (source, text) in inputs(files).await? {
-        match parse(&source, &text) {
+        match parse_checked(&source, &text, validation) {
             Ok(found) => documents.extend(found),
             Err(error) => errors.push(error),
         }
@@ -115,6 +115,10 @@ pub async fn read(files: &FileArgs, validation: Validation) -> Result<Vec<Docume
 
 /// Parses one input.
 pub fn parse(source: &str, text: &str) -> Result<Vec<Document>> {
+    parse_checked(source, text, Validation::Strict)
+}
+
+fn parse_checked(source: &str, text: &str, validation: Validation) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
     for node in tree::documents(text).map_err(|problems| diagnose::explain(source, text, problems))? {
         let problems = schema::check(&node, source);
@@ -122,7 +126,7 @@ pub fn parse(source: &str, text: &str) -> Result<Vec<Document>> {
         if object.is_null() {
             continue;
         }
-        flatten(object, source, problems, &mut documents)?;
+        flatten(object, source, problems, validation, &mut documents)?;
     }
     Ok(documents)
 }
@@ -137,7 +141,7 @@ pub fn value(text: &str) -> Result<Value> {
 }
 
 /// A `List` stands for its items.
-fn flatten(object: Value, source: &str, problems: Vec<Problem>, documents: &mut Vec<Document>) -> Result<()> {
+fn flatten(object: Value, source: &str, problems: Vec<Problem>, validation: Validation, documents: &mut Vec<Document>) -> Result<()> {
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let list_version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
     let is_list = kind == "List" || (kind.ends_with("List") && object["items"].is_array());
@@ -151,19 +155,27 @@ fn flatten(object: Value, source: &str, problems: Vec<Problem>, documents: &mut 
                 item["kind"] = Value::String(item_kind.clone());
                 item["apiVersion"] = Value::String(list_version.clone());
             }
-            flatten(item, source, Vec::new(), documents)?;
+            flatten(item, source, Vec::new(), validation, documents)?;
         }
         if let Some(last) = documents.last_mut() {
             last.problems.extend(problems);
         }
         return Ok(());
     }
+    let invalid = |what: &str| {
+        anyhow!(
+            "error validating {source:?}: error validating data: {what}; if you choose to ignore these errors, turn validation off with --validate=false"
+        )
+    };
     if !object.is_object() {
-        bail!("error parsing {source}: the document is not an object");
+        return Err(invalid("invalid object to validate"));
     }
     let missing = |field: &str| {
         let near: Vec<&String> =
             object.as_object().into_iter().flat_map(|m| m.keys()).filter(|k| crate::suggest::distance(k, field) <= 2 && *k != field).collect();
+        if near.is_empty() && validation != Validation::Ignore {
+            return invalid(&format!("{field} not set"));
+        }
         let hint = near.first().map_or_else(String::new, |k| format!(" (did you mean {field:?} where it says {k:?}?)"));
         anyhow!(
             "error parsing {source}: Object '{}' is missing in '{}'{hint}",
@@ -268,11 +280,20 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
 
 async fn download(url: &str) -> Result<String> {
     let http = reqwest::Client::builder().build()?;
-    let response = http.get(url).send().await.map_err(|e| anyhow!("unable to read URL {url:?}: {e}"))?;
+    let response = http.get(url).send().await.map_err(|e| match e.is_connect() {
+        true => refused(url),
+        false => anyhow!("unable to read URL {url:?}: {e}"),
+    })?;
     if !response.status().is_success() {
         bail!("unable to read URL {url:?}, server reported {}, status code={}", response.status(), response.status().as_u16());
     }
     response.text().await.map_err(|e| anyhow!("unable to read URL {url:?}: {e}"))
+}
+
+/// Nobody listens where a manifest should come from.
+fn refused(url: &str) -> anyhow::Error {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    crate::errors::ConnectError::Refused(rest.split('/').next().unwrap_or(rest).to_owned()).into()
 }
 
 /// Kustomizations are built by the `kustomize` program.

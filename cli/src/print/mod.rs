@@ -12,7 +12,7 @@ pub mod yaml;
 
 use std::io::Write;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 use shared::jsonpath;
 
@@ -122,7 +122,10 @@ impl OutputArgs {
             None => (given, None),
         };
         let unknown = || anyhow!("unable to match a printer suitable for the output format {given:?}, allowed formats are: {}", allowed.join(","));
-        if !allowed.contains(&name) {
+        // Upstream lower-cases the words that take no argument, and only those.
+        let lower = given.to_lowercase();
+        let name = if argument.is_none() { lower.as_str() } else { name };
+        if !allowed.contains(&name) || argument.is_some() && matches!(name, "json" | "yaml" | "kyaml" | "name" | "wide") {
             return Err(unknown());
         }
         let argument = argument.map(ToOwned::to_owned).or_else(|| self.template.clone()).filter(|a| !a.is_empty());
@@ -135,23 +138,23 @@ impl OutputArgs {
             "wide" => Format::Wide,
             "jsonpath" => json_path(required()?, Format::JsonPath)?,
             "jsonpath-as-json" => json_path(required()?, Format::JsonPathAsJson)?,
-            "jsonpath-file" => json_path(read_template(&required()?)?, Format::JsonPath)?,
+            "jsonpath-file" => json_path(read_template("--template", &required()?)?, Format::JsonPath)?,
             "go-template" | "template" => go_template(&required()?)?,
-            "go-template-file" | "templatefile" => go_template(&read_template(&required()?)?)?,
+            "go-template-file" | "templatefile" => go_template(&read_template("--template", &required()?)?)?,
             "custom-columns" => {
                 Format::Columns(Columns::parse(&argument.ok_or_else(|| anyhow!("custom-columns format specified but no custom columns given"))?)?)
             }
             "custom-columns-file" => {
                 let file = argument.ok_or_else(|| anyhow!("custom-columns format specified but no custom columns given"))?;
-                Format::Columns(Columns::parse_file(&read_template(&file)?)?)
+                Format::Columns(Columns::parse_file(&read_template("template", &file)?)?)
             }
             _ => return Err(unknown()),
         }))
     }
 }
 
-fn read_template(file: &str) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("error reading template {file}"))
+fn read_template(what: &str, file: &str) -> Result<String> {
+    std::fs::read_to_string(file).map_err(|e| anyhow!("error reading {what} {file}, {}", crate::errors::io("open", file, &e)))
 }
 
 fn json_path(text: String, make: fn(jsonpath::Template, String) -> Format) -> Result<Format> {
@@ -192,6 +195,11 @@ impl Printer {
         !matches!(self.format, None | Some(Format::Name))
     }
 
+    /// Starts over, as if nothing had been printed.
+    pub fn forget(&mut self) {
+        self.printed = 0;
+    }
+
     /// Prints what was done to an object: `pod/x created`, or the object.
     pub fn done(&mut self, object: &Value, verb: &str) -> Result<()> {
         match &self.format {
@@ -225,7 +233,7 @@ impl Printer {
             }
             Some(Format::KYaml) => kyaml::to_string(&stripped()),
             Some(Format::JsonPath(template, source)) => template.print(object, self.allow_missing).map_err(|e| {
-                anyhow!("error executing jsonpath {source:?}: Error executing template: {e}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n", shared::gojson::compact(object))
+                anyhow!("error executing jsonpath {source:?}: Error executing template: {e}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n\n", go_syntax(object))
             })?,
             Some(Format::JsonPathAsJson(template, source)) => {
                 let groups = template.find(object, self.allow_missing).map_err(|e| anyhow!("error executing jsonpath {source:?}: {e}"))?;
@@ -242,8 +250,36 @@ pub fn name_of(object: &Value) -> String {
     let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
     let group = object["apiVersion"].as_str().and_then(|v| v.split_once('/')).map_or("", |(group, _)| group);
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let name = if name.is_empty() { object["metadata"]["generateName"].as_str().unwrap_or_default() } else { name };
+    let name = if name.is_empty() { "<unknown>" } else { name };
     if group.is_empty() { format!("{kind}/{name}") } else { format!("{kind}.{group}/{name}") }
+}
+
+/// Text as Go's `%q` shows it.
+fn go_quoted(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '"' => "\\\"".into(),
+        '\\' => "\\\\".into(),
+        '\n' => "\\n".into(),
+        '\r' => "\\r".into(),
+        '\t' => "\\t".into(),
+        c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+        c => c.to_string(),
+    };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
+}
+
+/// A value as Go's `%#v` shows it.
+fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => go_quoted(text),
+        Value::Array(items) => format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{}:{}", go_quoted(k), go_syntax(v))).collect();
+            format!("map[string]interface {{}}{{{}}}", pairs.join(", "))
+        }
+    }
 }
 
 /// The object, or list of objects, without `metadata.managedFields`.

@@ -38,9 +38,17 @@ pub fn error(text: &str) -> String {
     }
 }
 
-/// Advice beside an error, dimmed on a terminal.
-pub fn hint(text: &str) -> String {
+/// Advice that is part of an error's text, dimmed on a terminal.
+pub fn advice(text: &str) -> String {
     if on_stderr() { paint(text, AnsiColor::Cyan, false) } else { text.to_owned() }
+}
+
+/// Prints advice beside an error; only to a person, since scripts compare what kubectl would have said.
+pub fn hint(text: &str) {
+    if std::io::stderr().is_terminal() {
+        let text = if wanted() { paint(text, AnsiColor::Cyan, false) } else { text.to_owned() };
+        eprintln!("{text}");
+    }
 }
 
 /// Colours the words of a table cell that tell good from bad.

@@ -133,7 +133,12 @@ pub fn row(columns: &Value, row: &Value, shown: &Shown) -> Vec<String> {
 /// `a=b,c=d`, or `<none>`.
 pub fn labels_text(labels: Option<&serde_json::Map<String, Value>>) -> String {
     match labels.filter(|l| !l.is_empty()) {
-        Some(labels) => labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(","),
+        // By the whole pair, as upstream sorts them: `a2=x` comes before `a=x`, as `2` comes before `=`.
+        Some(labels) => {
+            let mut pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+            pairs.sort();
+            pairs.join(",")
+        }
         None => "<none>".into(),
     }
 }

@@ -28,7 +28,7 @@ impl File {
         let value = if value.is_object() {
             value
         } else {
-            json!({ "apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "users": [], "current-context": "" })
+            json!({ "apiVersion": "v1", "kind": "Config", "clusters": null, "contexts": null, "users": null, "current-context": "" })
         };
         Ok(File { path: path.to_owned(), value })
     }
@@ -156,9 +156,6 @@ pub(super) fn merged(ctx: &Ctx) -> Result<Value> {
     let mut merged = json!({ "apiVersion": "v1", "kind": "Config" });
     for path in &files {
         if !path.exists() {
-            if ctx.global.kubeconfig.is_some() {
-                anyhow::bail!("stat {}: no such file or directory", path.display());
-            }
             continue;
         }
         let file = File::read(path)?;

@@ -179,6 +179,7 @@ impl SetContext {
         let name = match (self.current, self.names.as_slice()) {
             (true, []) => current_name(ctx)?,
             (true, _) => bail!("you cannot specify both a context name and --current"),
+            (false, []) => bail!("you must specify a non-empty context name or --current"),
             (false, names) => one(names, "set-context")?.to_owned(),
         };
         let mut file = holding(ctx, "contexts", &name)?;
@@ -216,19 +217,22 @@ fn put(settings: &mut Value, field: &str, value: Option<&str>) {
 }
 
 /// A file named by a flag: its path, or its content where it is to be embedded.
-fn put_file(settings: &mut Value, field: &str, path: Option<&str>, embed: Option<bool>) -> Result<()> {
+fn put_file(settings: &mut Value, field: &str, path: Option<&str>, embed: Option<bool>, config: &std::path::Path) -> Result<()> {
     let data = format!("{field}-data");
     match path {
         None => Ok(()),
         Some(path) if embed == Some(true) => {
-            let bytes = std::fs::read(path).map_err(|e| anyhow!("could not read {field} data from {path}: {e}"))?;
+            std::fs::metadata(path).map_err(|e| anyhow!("could not stat {field} file {path}: {}", errors::io("stat", path, &e)))?;
+            let bytes = std::fs::read(path).map_err(|e| anyhow!("could not read {field} data from {path}: {}", errors::reason(&e)))?;
             put(settings, field, Some(""));
             put(settings, &data, Some(&base64::engine::general_purpose::STANDARD.encode(bytes)));
             Ok(())
         }
         Some(path) => {
-            let absolute = std::path::absolute(path).map(|p| p.display().to_string()).unwrap_or_else(|_| path.to_owned());
-            put(settings, field, Some(&absolute));
+            let absolute = std::path::absolute(path)?;
+            // What lies beside the configuration moves with it.
+            let beside = std::path::absolute(config)?.parent().and_then(|d| absolute.strip_prefix(d).ok().map(std::path::Path::to_owned));
+            put(settings, field, Some(&beside.unwrap_or(absolute).display().to_string()));
             put(settings, &data, Some(""));
             Ok(())
         }
@@ -243,6 +247,7 @@ impl SetCluster {
             bail!("you cannot specify a certificate authority and insecure mode at the same time");
         }
         let mut file = holding(ctx, "clusters", name)?;
+        let path = file.path.clone();
         let settings = file.entry_mut("clusters", name);
         put(settings, "server", global.server.as_deref());
         put(settings, "tls-server-name", global.tls_server_name.as_deref());
@@ -253,7 +258,7 @@ impl SetCluster {
             put(settings, "certificate-authority-data", Some(""));
         }
         if global.certificate_authority.is_some() {
-            put_file(settings, "certificate-authority", global.certificate_authority.as_deref(), self.embed_certs)?;
+            put_file(settings, "certificate-authority", global.certificate_authority.as_deref(), self.embed_certs, &path)?;
             put(settings, "insecure-skip-tls-verify", Some(""));
         }
         file.write()?;
@@ -270,9 +275,10 @@ impl SetCredentials {
             bail!("you cannot specify more than one authentication method at the same time: --token, --username/--password");
         }
         let mut file = holding(ctx, "users", name)?;
+        let path = file.path.clone();
         let settings = file.entry_mut("users", name);
-        put_file(settings, "client-certificate", global.client_certificate.as_deref(), self.embed_certs)?;
-        put_file(settings, "client-key", global.client_key.as_deref(), self.embed_certs)?;
+        put_file(settings, "client-certificate", global.client_certificate.as_deref(), self.embed_certs, &path)?;
+        put_file(settings, "client-key", global.client_key.as_deref(), self.embed_certs, &path)?;
         if global.token.is_some() {
             put(settings, "token", global.token.as_deref());
             put(settings, "username", Some(""));
@@ -318,8 +324,15 @@ impl SetCredentials {
     }
 }
 
+/// The fields a kubeconfig has beside its lists.
+const FIELDS: &[&str] = &["kind", "apiVersion", "current-context", "preferences", "extensions", "clusters", "contexts", "users"];
+
 /// `users.x.token`: a list, a name that may hold dots, and a field; or a field of the whole.
 fn property<'a>(file: &File, name: &'a str) -> Result<(Option<&'static str>, &'a str, Vec<&'a str>)> {
+    let head = name.split('.').next().unwrap_or(name);
+    if !FIELDS.contains(&head) {
+        bail!("unable to parse {name} after [] at api.Config");
+    }
     let Some((head, rest)) = name.split_once('.') else { return Ok((None, "", vec![name])) };
     let list = match head {
         "clusters" => "clusters",

@@ -37,7 +37,10 @@ impl Args {
             bail!("cannot specify multiple --image options and command");
         }
         if self.replicas < 0 {
-            bail!("invalid --replicas: {}: must be greater than or equal to 0", self.replicas);
+            bail!(
+                "failed to create deployment: Deployment.apps {name:?} is invalid: spec.replicas: Invalid value: {}: must be greater than or equal to 0",
+                self.replicas
+            );
         }
         let kind = Kind::built_in("apps", "v1", "Deployment", "deployments", true);
         self.common.create(ctx, &kind, deployment(&name, &self.image, self.port, self.replicas, &self.command)).await

@@ -30,6 +30,9 @@ pub struct CommonArgs {
     /// Must be one of: strict (or true), warn, ignore (or false)
     #[arg(long, default_value = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "strict")]
     pub validate: String,
+    /// Failures are told in the server's words alone.
+    #[arg(skip)]
+    pub plain_errors: bool,
 }
 
 impl CommonArgs {
@@ -59,7 +62,7 @@ impl CommonArgs {
         pairs.extend(dry_run.query());
         let path = with_query(&kind.collection(Some(&settings.namespace)), &query_string(&pairs));
         let sent = ctx.client().await?.json(Method::POST, &path, Some((Body::Json, serde_json::to_vec(&object)?))).await;
-        let created = sent.map_err(|error| failed_to_create(kind, error))?;
+        let created = sent.map_err(|error| if self.plain_errors { error } else { failed_to_create(kind, error) })?;
         printer.done(&created, verb)?;
         Ok(created)
     }

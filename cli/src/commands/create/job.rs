@@ -54,6 +54,11 @@ pub fn spec(name: &str, image: &str, command: &[String], restart: &str) -> Value
 
 async fn from_cronjob(ctx: &Ctx, name: &str, from: &str) -> Result<Value> {
     let Some(("cronjob" | "cronjobs" | "cj" | "cronjob.batch" | "cronjobs.batch", cronjob_name)) = from.split_once('/') else {
+        // Upstream looks first, and only then at what it found.
+        if let Some((kind, name)) = from.split_once('/') {
+            let kind = ctx.kind(kind).await?;
+            ctx.client().await?.get(&kind.object(Some(&ctx.namespace()?), name)).await?;
+        }
         bail!("from must be an existing cronjob");
     };
     let kind = Kind::built_in("batch", "v1", "CronJob", "cronjobs", true);

@@ -33,7 +33,6 @@ pub fn read(args: &KeyArgs, owner: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     for literal in &args.from_literal {
         let (key, value) =
             literal.split_once('=').filter(|(k, _)| !k.is_empty()).ok_or_else(|| anyhow!("invalid literal source {literal}, expected key=value"))?;
-        let value = value.strip_prefix(['"', '\'']).and_then(|v| v.strip_suffix(['"', '\''])).filter(|_| value.len() > 1).unwrap_or(value);
         add(&mut keys, key, value.as_bytes().to_vec(), owner)?;
     }
     for source in &args.from_file {
@@ -92,12 +91,23 @@ fn from_file(source: &str, keys: &mut BTreeMap<String, Vec<u8>>, owner: &str) ->
     Ok(())
 }
 
+/// Refuses what no shell and no container would take as a variable's name.
+pub fn check_variable_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(allowed) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        bail!(
+            "{name:?} is not a valid key name: a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')"
+        );
+    }
+    Ok(())
+}
+
 /// `KEY=value` lines; a bare `KEY` takes its value from the environment.
 pub fn env_file(file: &str) -> Result<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(file).map_err(|e| anyhow!("error reading {file}: {e}"))?;
+    let text = std::fs::read_to_string(file).map_err(|e| anyhow!("error reading {file}: {}", crate::errors::reason(&e)))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut pairs = Vec::new();
-    for (number, line) in text.lines().enumerate() {
+    for line in text.lines() {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -106,9 +116,7 @@ pub fn env_file(file: &str) -> Result<Vec<(String, String)>> {
             Some((key, value)) => (key, value.to_owned()),
             None => (line, std::env::var(line).unwrap_or_default()),
         };
-        if key.is_empty() || key.contains(char::is_whitespace) {
-            bail!("error parsing env file {file} line {}: {key:?} is not a valid key name", number + 1);
-        }
+        check_variable_name(key)?;
         pairs.push((key.to_owned(), value));
     }
     Ok(pairs)

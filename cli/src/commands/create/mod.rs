@@ -12,6 +12,7 @@ mod namespace;
 mod pdb;
 mod priorityclass;
 mod quota;
+pub use keys::check_variable_name;
 pub use quota::amounts;
 mod roles;
 mod secret;
@@ -27,7 +28,6 @@ use crate::client::Body;
 use crate::commands::edit;
 use crate::errors;
 use crate::manifest::{self, FileArgs, Validation};
-use crate::outln;
 use crate::print::{DryRun, DryRunArgs, OutputArgs, Printer};
 use crate::resource::{self, query_string, with_query};
 
@@ -177,7 +177,7 @@ impl Args {
         }
         let body = if file == "-" { std::io::read_to_string(std::io::stdin())?.into_bytes() } else { std::fs::read(file)? };
         let answer = ctx.client().await?.bytes(Method::POST, uri, "application/json, */*", Some(("application/json", body))).await?;
-        outln!("{}", String::from_utf8_lossy(&answer).trim_end_matches('\n'));
+        crate::print::emit(&String::from_utf8_lossy(&answer))?;
         Ok(())
     }
 }

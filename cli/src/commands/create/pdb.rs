@@ -34,6 +34,12 @@ impl Args {
             bail!("a selector must be specified");
         }
         let mut spec = json!({ "selector": match_labels(&self.selector)? });
+        for (name, value) in [("min-available", &self.min_available), ("max-unavailable", &self.max_unavailable)] {
+            let number = |text: &String| text.strip_suffix('%').unwrap_or(text).parse::<u32>().is_ok();
+            if !value.as_ref().is_none_or(number) {
+                bail!("invalid format specified for {name}");
+            }
+        }
         match (&self.min_available, &self.max_unavailable) {
             (None, None) => bail!("one of min-available or max-unavailable must be specified"),
             (Some(_), Some(_)) => bail!("min-available and max-unavailable cannot be both specified"),
@@ -58,6 +64,9 @@ pub fn number_or_text(text: &str) -> Value {
 
 /// A label selector object from `a=b,c in (d)`.
 pub fn match_labels(text: &str) -> Result<Value> {
+    if text.contains('(') || text.contains('!') {
+        return expressions(text);
+    }
     let mut labels = serde_json::Map::new();
     for part in text.split(',') {
         let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')).filter(|(k, _)| !k.ends_with('!')) else {
@@ -66,4 +75,42 @@ pub fn match_labels(text: &str) -> Result<Value> {
         labels.insert(key.trim().to_owned(), Value::String(value.trim().to_owned()));
     }
     Ok(json!({ "matchLabels": labels }))
+}
+
+/// The requirements that need more than equality.
+fn expressions(text: &str) -> Result<Value> {
+    let (mut labels, mut expressions) = (serde_json::Map::new(), Vec::new());
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let end = match (rest.find(','), rest.find('('), rest.find(')')) {
+            (Some(comma), Some(open), Some(close)) if open < comma => close + 1,
+            (Some(comma), ..) => comma,
+            (None, ..) => rest.len(),
+        };
+        let part = rest[..end].trim();
+        rest = rest[end..].trim_start_matches([',', ' ']);
+        let operator = |word: &str| part.split_once(word).map(|(key, values)| (key.trim().to_owned(), values.trim_matches([' ', '(', ')'])));
+        let list = |values: &str| values.split(',').map(|v| v.trim().to_owned()).collect::<Vec<_>>();
+        if let Some((key, values)) = operator(" notin ") {
+            expressions.push(json!({ "key": key, "operator": "NotIn", "values": list(values) }));
+        } else if let Some((key, values)) = operator(" in ") {
+            expressions.push(json!({ "key": key, "operator": "In", "values": list(values) }));
+        } else if let Some((key, value)) = operator("!=") {
+            expressions.push(json!({ "key": key, "operator": "NotIn", "values": [value] }));
+        } else if let Some(key) = part.strip_prefix('!') {
+            expressions.push(json!({ "key": key, "operator": "DoesNotExist" }));
+        } else if let Some((key, value)) = operator("==").or_else(|| operator("=")) {
+            labels.insert(key, Value::String(value.to_owned()));
+        } else {
+            expressions.push(json!({ "key": part, "operator": "Exists" }));
+        }
+    }
+    let mut selector = json!({});
+    if !labels.is_empty() {
+        selector["matchLabels"] = Value::Object(labels);
+    }
+    if !expressions.is_empty() {
+        selector["matchExpressions"] = Value::Array(expressions);
+    }
+    Ok(selector)
 }

@@ -1,11 +1,12 @@
 //! `create role` and `create clusterrole`
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::generate::{CommonArgs, metadata, one_name};
 use crate::app::Ctx;
 use crate::discovery::Kind;
+use crate::errors::Plain;
 
 /// What a rule allows on which resources.
 #[derive(Debug, clap::Args)]
@@ -51,6 +52,28 @@ pub struct ClusterRoleArgs {
     pub aggregation_rule: String,
 }
 
+/// The verbs resources have; others are allowed, for those who know better.
+const VERBS: &[&str] = &[
+    "*",
+    "get",
+    "delete",
+    "list",
+    "create",
+    "update",
+    "patch",
+    "watch",
+    "proxy",
+    "deletecollection",
+    "use",
+    "bind",
+    "approve",
+    "sign",
+    "escalate",
+    "impersonate",
+];
+/// The verbs of paths that are no resources.
+const PATH_VERBS: &[&str] = &["get", "put", "post", "head", "options", "delete", "patch", "*"];
+
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 impl RuleArgs {
@@ -75,16 +98,19 @@ impl RuleArgs {
         if self.resource.is_empty() {
             bail!("at least one resource must be specified");
         }
-        if self.resource.iter().filter(|r| !r.is_empty()).count() > 1 && !self.resource_name.is_empty() {
-            bail!("resource name(s) can not be applied to multiple resources");
+        for verb in self.verb.iter().filter(|v| !VERBS.contains(&v.as_str())) {
+            crate::print::warn(&format!("'{verb}' is not a standard resource verb"));
         }
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();
         for text in &self.resource {
             let (resource, sub) = text.split_once('/').map_or((text.as_str(), None), |(r, s)| (r, Some(s)));
             let (group, mut name) = if resource == "*" {
-                ("*".to_owned(), "*".to_owned())
+                (String::new(), "*".to_owned())
+            } else if let Some(group) = resource.strip_prefix("*.") {
+                (group.to_owned(), "*".to_owned())
             } else {
-                let kind = ctx.discovery().await?.find(resource).ok_or_else(|| anyhow!("the server doesn't have a resource type {resource:?}"))?;
+                let kind =
+                    ctx.discovery().await?.find(resource).ok_or_else(|| Plain(format!("the server doesn't have a resource type {resource:?}")))?;
                 (kind.group.clone(), kind.plural.clone())
             };
             if let Some(sub) = sub {
@@ -125,6 +151,11 @@ impl ClusterRoleArgs {
             if !self.rule.verb.is_empty() || !self.rule.resource.is_empty() || !self.non_resource_url.is_empty() {
                 bail!("aggregation rule must be specified without nonResourceURLs, resources or verbs");
             }
+            if self.aggregation_rule.split(',').any(|p| !p.contains('=')) {
+                let flag = "See 'kctl create clusterrole --help' for usage.";
+                let text = format!("malformed pair, expect string=string\n{flag}");
+                return Err(Plain(format!("error: invalid argument {:?} for \"--aggregation-rule\" flag: {text}", self.aggregation_rule)).into());
+            }
             let labels = super::generate::pairs(&self.aggregation_rule.split(',').map(String::from).collect::<Vec<_>>(), "aggregation rule")?;
             role["aggregationRule"] = json!({ "clusterRoleSelectors": [{ "matchLabels": super::generate::object_of(labels) }] });
             role["rules"] = Value::Null;
@@ -137,6 +168,11 @@ impl ClusterRoleArgs {
     async fn rules(&self, ctx: &Ctx) -> Result<Vec<Value>> {
         if self.rule.verb.is_empty() {
             bail!("at least one verb must be specified");
+        }
+        if !self.non_resource_url.is_empty()
+            && let Some(verb) = self.rule.verb.iter().find(|v| !PATH_VERBS.contains(&v.as_str()))
+        {
+            bail!("invalid verb: '{verb}' for nonResourceURL");
         }
         let mut rules = if self.rule.resource.is_empty() && !self.non_resource_url.is_empty() { Vec::new() } else { self.rule.rules(ctx).await? };
         if !self.non_resource_url.is_empty() {

@@ -176,8 +176,8 @@ impl Tls {
         if self.key.is_empty() || self.cert.is_empty() {
             bail!("key and cert must be specified");
         }
-        let certificate = std::fs::read(&self.cert).map_err(|_| anyhow!("open {}: no such file or directory", self.cert))?;
-        let key = std::fs::read(&self.key).map_err(|_| anyhow!("open {}: no such file or directory", self.key))?;
+        let read = |path: &str| std::fs::read(path).map_err(|e| anyhow!("Cannot read file {path}, {}", crate::errors::io("open", path, &e)));
+        let (certificate, key) = (read(&self.cert)?, read(&self.key)?);
         check_pair(&certificate, &key)?;
         let data = encoded([("tls.crt".to_owned(), certificate), ("tls.key".to_owned(), key)]);
         create(ctx, &self.common, &name, "kubernetes.io/tls", data, self.append_hash).await
@@ -188,7 +188,10 @@ impl Tls {
 fn check_pair(certificate: &[u8], key: &[u8]) -> Result<()> {
     let chain: Vec<_> = rustls_pemfile::certs(&mut &*certificate).collect::<Result<_, _>>().context("tls: failed to parse certificate")?;
     let key = rustls_pemfile::private_key(&mut &*key).context("tls: failed to parse private key")?;
-    let (false, Some(key)) = (chain.is_empty(), key) else { bail!("tls: failed to find any PEM data in certificate or key input") };
+    if chain.is_empty() {
+        bail!("tls: failed to find any PEM data in certificate input");
+    }
+    let Some(key) = key else { bail!("tls: failed to find any PEM data in key input") };
     let signing = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|e| anyhow!("tls: failed to parse private key: {e}"))?;
     rustls::sign::CertifiedKey::new(chain, signing).keys_match().or_else(|error| match error {
         rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown) => Ok(()),

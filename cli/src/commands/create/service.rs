@@ -72,6 +72,10 @@ impl ServiceArgs {
         if kind == "ExternalName" && self.external_name.is_empty() {
             bail!("required flag(s) \"external-name\" not set");
         }
+        let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        if kind == "ExternalName" && !self.external_name.chars().all(host) {
+            bail!("invalid service external name {}", self.external_name);
+        }
         let mut ports = Vec::new();
         for text in &self.tcp {
             ports.push(self.port(text, kind)?);
@@ -98,8 +102,11 @@ impl ServiceArgs {
 
     fn port(&self, text: &str, kind: &str) -> Result<Value> {
         let (port_text, target) = text.split_once(':').unwrap_or((text, text));
-        let port: u16 = port_text.parse().map_err(|_| anyhow!("strconv.Atoi: parsing {port_text:?}: invalid syntax"))?;
+        let port: u16 = port_text.parse().map_err(|_| anyhow!("strconv.ParseUint: parsing {port_text:?}: invalid syntax"))?;
         let target = if target.is_empty() { port_text } else { target };
+        if target.parse::<i64>().is_ok_and(|number| !(0..=65535).contains(&number)) {
+            bail!("must be between 1 and 65535, inclusive");
+        }
         let name = text.replace(':', "-");
         let mut port = json!({ "name": name, "port": port, "protocol": "TCP", "targetPort": super::pdb::number_or_text(target) });
         if kind == "NodePort" && self.node_port != 0 {

@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     pub audience: Vec<String>,
     /// Requested lifetime of the issued token
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub duration: String,
     /// Kind of an object to bind the token to. Supported kinds are Node, Pod, Secret
     #[arg(long, default_value = "")]

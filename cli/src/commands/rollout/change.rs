@@ -47,6 +47,13 @@ async fn one(args: &RolloutArgs, ctx: &Ctx, info: &Info, change: Change) -> Resu
         (Change::Restart, "Deployment") if paused => bail!("{resource} can't restart paused deployment (run rollout resume first)"),
         (Change::Restart, "Deployment" | "DaemonSet" | "StatefulSet") => {
             let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string().replace("+00:00", "Z");
+            let last = info.object.pointer("/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt");
+            if last.is_some_and(|last| last == now.as_str()) {
+                bail!(
+                    "failed to create patch for {}: if restart has already been triggered within the past second, please wait before attempting to trigger another",
+                    info.name
+                );
+            }
             (json!({ "spec": { "template": { "metadata": { "annotations": { "kubectl.kubernetes.io/restartedAt": now } } } } }), "restarted")
         }
         (Change::Restart, _) => bail!("{resource} restarting is not supported"),

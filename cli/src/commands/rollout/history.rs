@@ -1,6 +1,7 @@
 //! `rollout history`: the revisions of a workload, or one of them in full.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -35,7 +36,12 @@ impl Args {
         let (infos, mut failures) = self.rollout.infos(ctx).await?;
         for info in infos {
             if !matches!(info.kind.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
-                failures.push(anyhow::anyhow!("no history viewer has been implemented for {:?}", info.kind.kind));
+                failures.push(anyhow::anyhow!(
+                    "error retrieving history for {:?}, no visitor method exists for {{{} {}}}",
+                    info.kind.kind,
+                    info.kind.group,
+                    info.kind.kind
+                ));
                 continue;
             }
             let all = revisions(ctx, &info).await?;
@@ -55,10 +61,15 @@ impl Args {
             }
             let Some(revision) = chosen else { bail!("unable to find the specified revision") };
             outln!("{head} with revision #{}", self.revision);
-            let template: PodTemplateSpec = serde_json::from_value(revision.template.clone())?;
+            let mut template: PodTemplateSpec = serde_json::from_value(revision.template.clone())?;
+            if let Some(cause) = revision.keeper["metadata"]["annotations"][CHANGE_CAUSE].as_str().filter(|c| !c.is_empty()) {
+                let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+                annotations.insert(CHANGE_CAUSE.into(), cause.into());
+            }
             let mut description = describe::Writer::new();
             description.pod_template(&template);
-            print::emit(&description.finish())?;
+            // Upstream aligns this on nothing: its tabs reach the pipe.
+            print::emit(&if std::io::stdout().is_terminal() { description.finish() } else { description.raw() + "\n" })?;
         }
         errors::collect(failures)
     }

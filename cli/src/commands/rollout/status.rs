@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(short = 'w', long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub watch: bool,
     /// The length of time to wait before ending watch, zero means never
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = crate::duration::checked)]
     pub timeout: String,
     /// Pin to a specific revision for showing its status. Defaults to 0 (last revision)
     #[arg(long, default_value_t = 0)]
@@ -165,7 +165,7 @@ fn stateful_set(object: &Value, observed: bool) -> Result<(String, bool)> {
     if ready < wanted {
         return Ok((format!("Waiting for {} pods to be ready...", wanted - ready), false));
     }
-    if let Some(partition) = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64().filter(|p| *p > 0) {
+    if let Some(partition) = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64() {
         if updated < wanted - partition {
             return Ok((
                 format!("Waiting for partitioned roll out to finish: {updated} out of {} new pods have been updated...", wanted - partition),

@@ -1,5 +1,7 @@
 //! `rollout undo`: back to an earlier template (`k8s.io/kubectl/pkg/polymorphichelpers/rollback.go`).
 
+use std::io::IsTerminal;
+
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
@@ -8,7 +10,7 @@ use crate::app::Ctx;
 use crate::client::Body;
 use crate::describe;
 use crate::errors;
-use crate::print::{DryRun, DryRunArgs, Printer};
+use crate::print::{self, DryRun, DryRunArgs, Printer};
 use crate::resource::{Info, query_string};
 
 /// The flags of `rollout undo`.
@@ -40,8 +42,16 @@ impl Args {
 
     async fn one(&self, ctx: &Ctx, info: &Info, dry_run: DryRun) -> Result<String> {
         let kind = info.kind.kind.as_str();
+        if info.object["metadata"]["annotations"][crate::apply::LAST_APPLIED].is_string() {
+            print::warn(&format!(
+                "resource {}/{} was previously managed with 'kubectl apply'. Rolling back will not update the {} annotation, which may cause unexpected behavior on future 'kubectl apply' operations. Consider using 'kubectl apply' with your previous configuration file instead.",
+                info.kind.plural,
+                info.name,
+                crate::apply::LAST_APPLIED
+            ));
+        }
         if !matches!(kind, "Deployment" | "DaemonSet" | "StatefulSet") {
-            bail!("no rollbacker has been implemented for {kind:?}");
+            bail!("error retrieving rollbacker for {kind:?}, no visitor method exists for {{{} {kind}}}", info.kind.group);
         }
         if kind == "Deployment" && info.object["spec"]["paused"] == true {
             bail!("you cannot rollback a paused deployment; resume it first with 'kctl rollout resume' and try again");
@@ -51,8 +61,9 @@ impl Args {
         let template = plain_template(&target.template);
         if dry_run == DryRun::Client {
             let mut description = describe::Writer::new();
-            description.pod_template(&serde_json::from_value(template)?);
-            return Ok(format!("Pod Template:\n{} (dry run)", description.finish().trim_end()));
+            description.pod_template(&serde_json::from_value(target.template.clone())?);
+            let text = if std::io::stdout().is_terminal() { description.finish() } else { description.raw() };
+            return Ok(format!("{text} (dry run)"));
         }
         // A daemon set's revision may hold less than today's template: what counts is whether merging it changes anything.
         if plain_template(&info.object["spec"]["template"]) == template {
@@ -81,7 +92,10 @@ impl Args {
                 .ok_or_else(|| anyhow!("unable to find specified revision {} in history", self.to_revision));
         }
         let before_last = all.len().checked_sub(2).map(|at| &all[at]);
-        before_last.ok_or_else(|| anyhow!("no rollout history found for {} {:?}", info.kind.kind.to_lowercase(), info.name))
+        before_last.ok_or_else(|| match info.kind.kind.as_str() {
+            "Deployment" => anyhow!("no rollout history found for deployment {:?}", info.name),
+            _ => anyhow!("no last revision to roll back to"),
+        })
     }
 }
 

@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::app::Ctx;
-use crate::client::Body;
 use crate::errors;
 use crate::manifest::FileArgs;
 use crate::podspec;
@@ -34,6 +33,12 @@ pub struct ChangeArgs {
     /// Record current command in the resource annotation (deprecated upstream, and ignored)
     #[arg(long, hide = true)]
     pub record: bool,
+    /// How a failure names what was to be changed.
+    #[arg(skip)]
+    pub what: Option<&'static str>,
+    /// What is as wanted already is sent and told all the same.
+    #[arg(skip)]
+    pub always: bool,
 }
 
 impl ChangeArgs {
@@ -68,12 +73,14 @@ impl ChangeArgs {
         for info in infos {
             let mut after = info.object.clone();
             match change(&mut after, &info) {
-                Ok(()) => changed.push((info, after)),
+                Ok(()) => {}
+                // What could be changed before the failure still is.
                 Err(error) => failures.push(error),
             }
+            changed.push((info, after));
         }
         for (info, after) in changed {
-            if after == info.object {
+            if after == info.object && !self.always {
                 continue;
             }
             let done = self.send(ctx, &info, after, dry_run).await;
@@ -95,14 +102,10 @@ impl ChangeArgs {
         let mut pairs = vec![("fieldManager", self.field_manager.clone())];
         pairs.extend(dry_run.query());
         info.patch(ctx, body, &patch, &query_string(&pairs)).await.map_err(|error| match error.downcast::<errors::ServerError>() {
-            Ok(server) => anyhow::anyhow!("failed to patch {} to {}: {server}", verb_object(body), info.printed()),
+            Ok(server) => anyhow::anyhow!("failed to patch {} {server}", self.what.unwrap_or("update to pod template")),
             Err(error) => error,
         })
     }
-}
-
-fn verb_object(body: Body) -> &'static str {
-    if body == Body::StrategicPatch { "update" } else { "change" }
 }
 
 /// Parts words into resources and the `key=value` words behind them.

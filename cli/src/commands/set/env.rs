@@ -15,7 +15,7 @@ use crate::resource::Info;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Resources, then KEY=VALUE pairs, KEY- to remove, or - to read pairs from stdin
-    #[arg(value_name = "RESOURCE/NAME KEY=VALUE", allow_hyphen_values = true, add = crate::commands::complete::resources())]
+    #[arg(value_name = "RESOURCE/NAME KEY=VALUE", add = crate::commands::complete::resources())]
     pub args: Vec<String>,
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -56,9 +56,6 @@ impl Args {
         if self.list && self.change.output.output.is_some() {
             bail!("--list and --output may not be specified together");
         }
-        if pairs.is_empty() && self.from.is_empty() && !self.list && self.change.files.is_empty() {
-            bail!("at least one environment variable must be provided");
-        }
         if !self.keys.is_empty() && self.from.is_empty() {
             bail!("when specifying --keys, a configmap or secret must be provided with --from");
         }
@@ -81,7 +78,7 @@ impl Args {
 
     fn apply(&self, object: &mut Value, info: &Info, set: &[Value], remove: &[String]) -> Result<()> {
         let kind = info.kind.kind.clone();
-        let Some(spec) = podspec::spec_of_mut(object) else { return Ok(()) };
+        let Some(spec) = podspec::spec_of_mut(object) else { return Err(no_template(info)) };
         let mut chosen: Vec<&mut Value> = podspec::containers_mut(spec);
         chosen.retain(|c| matches_pattern(&self.containers, c["name"].as_str().unwrap_or_default()));
         if chosen.is_empty() {
@@ -93,7 +90,8 @@ impl Args {
             if !self.overwrite {
                 let taken = env.iter().find(|e| set.iter().any(|s| s["name"] == e["name"]));
                 if let Some(taken) = taken {
-                    bail!("'{}' already has a value ({}), and --overwrite is false", text(&taken["name"]), text(&taken["value"]));
+                    let owner = format!("{}/{}", info.kind.plural, info.name);
+                    bail!("{owner} '{}' already has a value ({}), and --overwrite is false", text(&taken["name"]), text(&taken["value"]));
                 }
             }
             merge(&mut env, set, remove);
@@ -110,18 +108,25 @@ impl Args {
 
     /// Each key of the source as a variable that refers to it.
     async fn imported(&self, ctx: &Ctx) -> Result<Vec<Value>> {
-        let (kind, name) = self.from.split_once('/').ok_or_else(|| anyhow!("--from must be a configmap or secret in the form kind/name"))?;
+        let Some((kind, name)) = self.from.split_once('/') else {
+            ctx.kind(&self.from).await?;
+            bail!("resource(s) were provided, but no name was specified");
+        };
         let kind = ctx.kind(kind).await?;
+        let object = ctx.client().await?.get(&kind.object(Some(&ctx.namespace()?), name)).await?;
         let reference = match kind.kind.as_str() {
             "ConfigMap" => "configMapKeyRef",
             "Secret" => "secretKeyRef",
             other => bail!("unsupported resource specified in --from: {other}"),
         };
-        let object = ctx.client().await?.get(&kind.object(Some(&ctx.namespace()?), name)).await?;
         let keys = object["data"].as_object().into_iter().flatten().map(|(k, _)| k);
         let wanted = |key: &&String| self.keys.is_empty() || self.keys.contains(key);
         let variable = |key: &String| {
-            let name_of = format!("{}{}", self.prefix, variable_name(key));
+            let upper = variable_name(key);
+            if upper != *key {
+                crate::print::warn(&format!("key {key} transferred to {upper}"));
+            }
+            let name_of = format!("{}{upper}", self.prefix);
             json!({ "name": name_of, "valueFrom": { reference: { "name": name, "key": key } } })
         };
         Ok(keys.filter(wanted).map(variable).collect())
@@ -139,21 +144,21 @@ impl Args {
             let mut env = container["env"].as_array().cloned().unwrap_or_default();
             merge(&mut env, set, remove);
             for variable in &env {
-                let line = self.described(ctx, info, variable).await;
+                let line = self.described(ctx, info, variable, &container["resources"]).await;
                 outln!("{line}");
             }
         }
         Ok(())
     }
 
-    async fn described(&self, ctx: &Ctx, info: &Info, variable: &Value) -> String {
+    async fn described(&self, ctx: &Ctx, info: &Info, variable: &Value, resources: &Value) -> String {
         let (name, source) = (text(&variable["name"]), &variable["valueFrom"]);
         if !source.is_object() {
             return format!("{name}={}", text(&variable["value"]));
         }
         if self.resolve
             && !self.change.local
-            && let Some(value) = resolved(ctx, info, source).await
+            && let Some(value) = resolved(ctx, info, source, resources).await
         {
             return format!("{name}={value}");
         }
@@ -175,10 +180,20 @@ impl Args {
     }
 }
 
-async fn resolved(ctx: &Ctx, info: &Info, source: &Value) -> Option<String> {
+async fn resolved(ctx: &Ctx, info: &Info, source: &Value, resources: &Value) -> Option<String> {
     use base64::Engine;
     let (kind, reference) = source.as_object()?.iter().next()?;
     let plural = match kind.as_str() {
+        "fieldRef" => {
+            let path = text(&reference["fieldPath"]).replace('.', "/");
+            return info.object.pointer(&format!("/{path}"))?.as_str().map(ToOwned::to_owned);
+        }
+        "resourceFieldRef" => {
+            let (which, resource) = text(&reference["resource"]).split_once('.')?;
+            let amount: shared::quantity::Quantity = resources[which][resource].as_str()?.parse().ok()?;
+            // Whole units, rounded up: processors or bytes.
+            return Some(if resource == "cpu" { (amount.millis() + 999) / 1000 } else { amount.value() }.to_string());
+        }
         "configMapKeyRef" => "configmaps",
         "secretKeyRef" => "secrets",
         _ => return None,
@@ -190,6 +205,12 @@ async fn resolved(ctx: &Ctx, info: &Info, source: &Value) -> Option<String> {
         return Some(value.to_owned());
     }
     String::from_utf8(base64::engine::general_purpose::STANDARD.decode(value).ok()?).ok()
+}
+
+/// Upstream names the Go type of what it was given instead.
+pub(super) fn no_template(info: &Info) -> anyhow::Error {
+    let Info { kind, name, .. } = info;
+    anyhow!("{}/{name} the object is not a pod or does not have a pod template: *{}.{}", kind.plural, kind.version, kind.kind)
 }
 
 fn text(value: &Value) -> &str {
@@ -244,6 +265,7 @@ fn variable(pair: &str) -> Result<Value> {
         .split_once('=')
         .filter(|(n, _)| !n.is_empty())
         .ok_or_else(|| anyhow!("invalid parameter {pair:?}: environment variables must be of the form key=value"))?;
+    crate::commands::create::check_variable_name(name)?;
     Ok(if value.is_empty() { json!({ "name": name }) } else { json!({ "name": name, "value": value }) })
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::change::{ChangeArgs, split_pairs};
 use crate::app::Ctx;
 use crate::podspec;
+use crate::resource::Info;
 
 /// Update the image of a pod template
 #[derive(Debug, clap::Args)]
@@ -32,19 +33,15 @@ impl Args {
         if images.len() > 1 && images.iter().any(|(c, _)| c == "*") {
             problems.push("all containers are already specified by *, but saw more than one container_name=container_image pairs");
         }
-        if self.change.local && !resources.is_empty() {
+        if !resources.is_empty() && (self.change.local || pairs.is_empty()) {
             self.change.infos(ctx, &resources).await?;
         }
         if !problems.is_empty() {
             crate::errors::collect(problems.into_iter().map(|p| anyhow!("{p}")).collect())?;
         }
         let (infos, failures) = self.change.infos(ctx, &resources).await?;
-        self.change.apply(ctx, infos, failures, "image updated", |object, info| apply(object, &images).map_err(|e| explain(e, &info.printed()))).await
+        self.change.apply(ctx, infos, failures, "image updated", |object, info| apply(object, &images, info)).await
     }
-}
-
-fn explain(error: anyhow::Error, printed: &str) -> anyhow::Error {
-    if error.to_string().contains("no pod spec") { anyhow!("{printed}: {error}") } else { error }
 }
 
 fn parse(pairs: &[String]) -> Result<Vec<(String, String)>> {
@@ -57,8 +54,8 @@ fn parse(pairs: &[String]) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-fn apply(object: &mut Value, images: &[(String, String)]) -> Result<()> {
-    let Some(spec) = podspec::spec_of_mut(object) else { bail!("the object has no pod spec whose image could be set") };
+fn apply(object: &mut Value, images: &[(String, String)], info: &Info) -> Result<()> {
+    let Some(spec) = podspec::spec_of_mut(object) else { return Err(super::env::no_template(info)) };
     let mut containers = podspec::containers_mut(spec);
     let mut missing = Vec::new();
     for (name, image) in images {
@@ -79,19 +76,27 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn info() -> Info {
+        let kind = std::rc::Rc::new(crate::discovery::Kind::built_in("apps", "v1", "Deployment", "deployments", true));
+        Info { kind, namespace: None, name: "x".into(), object: Value::Null, source: String::new() }
+    }
+
     #[test]
     fn containers_are_found_by_name_or_star() {
         let deployment = json!({"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"name": "a", "image": "1"}], "initContainers": [{"name": "i", "image": "1"}]}}}});
         for (pairs, images) in [(vec!["a=2"], ["2", "1"]), (vec!["*=3"], ["3", "3"]), (vec!["i=4"], ["1", "4"])] {
             let mut object = deployment.clone();
             let pairs: Vec<String> = pairs.into_iter().map(String::from).collect();
-            apply(&mut object, &parse(&pairs).unwrap()).unwrap();
+            apply(&mut object, &parse(&pairs).unwrap(), &info()).unwrap();
             let spec = &object["spec"]["template"]["spec"];
             assert_eq!([spec["containers"][0]["image"].as_str().unwrap(), spec["initContainers"][0]["image"].as_str().unwrap()], images);
         }
         assert!(
-            apply(&mut deployment.clone(), &[("z".into(), "x".into())]).unwrap_err().to_string().contains("unable to find container named \"z\"")
+            apply(&mut deployment.clone(), &[("z".into(), "x".into())], &info())
+                .unwrap_err()
+                .to_string()
+                .contains("unable to find container named \"z\"")
         );
-        assert!(apply(&mut json!({"kind": "Service"}), &[("z".into(), "x".into())]).is_err());
+        assert!(apply(&mut json!({"kind": "Service"}), &[("z".into(), "x".into())], &info()).is_err());
     }
 }

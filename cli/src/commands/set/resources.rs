@@ -40,7 +40,8 @@ impl Args {
             }
         }
         let (infos, failures) = self.change.infos(ctx, &self.args).await?;
-        self.change
+        let change = ChangeArgs { what: Some("resources update to pod template"), ..self.change.clone() };
+        change
             .apply(ctx, infos, failures, "resource requirements updated", |object, _| {
                 let Some(spec) = podspec::spec_of_mut(object) else { return Ok(()) };
                 let mut found = false;

@@ -26,6 +26,12 @@ impl Args {
         if resources.is_empty() && self.change.files.is_empty() {
             bail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
         }
+        // The last word is the selector, whatever it looks like.
+        if let (true, [before @ .., last]) = (pairs.is_empty(), resources.as_slice()) {
+            self.change.infos(ctx, before).await?;
+            let (key, values) = last.split_once(" in (").unwrap_or((last, ")"));
+            bail!("match expression [{{{key} In [{}]}}] not supported on this object", values.trim_end_matches(')').replace(',', " "));
+        }
         let mut selector = Map::new();
         for pair in pairs.iter().flat_map(|p| p.split(',')) {
             let Some((key, value)) = pair.split_once('=') else { bail!("invalid selector {pair:?}: expected key=value") };

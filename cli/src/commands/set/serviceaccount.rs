@@ -22,14 +22,11 @@ impl Args {
     pub async fn run(&self, ctx: &Ctx) -> Result<()> {
         let Some((account, resources)) = self.args.split_last() else { bail!("serviceaccount is required") };
         let (infos, failures) = self.change.infos(ctx, resources).await?;
-        self.change
+        let change = ChangeArgs { what: Some("ServiceAccountName"), always: true, ..self.change.clone() };
+        change
             .apply(ctx, infos, failures, "serviceaccount updated", |object, _| {
                 if let Some(spec) = podspec::spec_of_mut(object) {
                     spec.insert("serviceAccountName".into(), Value::String(account.clone()));
-                    // The old name of the same field must not contradict it.
-                    if spec.contains_key("serviceAccount") {
-                        spec.insert("serviceAccount".into(), Value::String(account.clone()));
-                    }
                 }
                 Ok(())
             })

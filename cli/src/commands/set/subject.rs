@@ -45,7 +45,7 @@ impl Args {
         self.change
             .apply(ctx, infos, failures, "subjects updated", |object, info| {
                 if !matches!(info.kind.kind.as_str(), "RoleBinding" | "ClusterRoleBinding") {
-                    bail!("setting subjects is only supported for RoleBinding/ClusterRoleBinding");
+                    bail!("{}/{} setting subjects is only supported for RoleBinding/ClusterRoleBinding", info.kind.plural, info.name);
                 }
                 let mut all = object["subjects"].as_array().cloned().unwrap_or_default();
                 for subject in &subjects {

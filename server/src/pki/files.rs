@@ -64,7 +64,8 @@ fn read_checked(path: &Path, private: bool) -> Result<Option<String>, PkiError> 
 
 /// Writes a file under another name next to it and renames it into place: readers see the old or the new content.
 pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    // The parent of a bare file name is empty.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = dir.join(format!(".{name}.{}.tmp", uuid::Uuid::new_v4().simple()));
     let outcome = write_new(&temporary, content, mode).and_then(|()| std::fs::rename(&temporary, path).map_err(io(path, "writing")));

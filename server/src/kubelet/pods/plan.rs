@@ -219,7 +219,8 @@ fn start(input: &Input<'_>, kind: Kind, container: &Container, plan: &mut Plan) 
         plan.wake_in = Some(plan.wake_in.map_or(left, |w| w.min(left)));
         return;
     }
-    let restart_count = previous.map_or(0, |c| c.restart_count + 1);
+    // One that was made and never started, because kserver ended in between, is made again; that is no restart.
+    let restart_count = previous.map_or(0, |c| c.restart_count + i32::from(c.state != State::Created));
     plan.start.push(Start { kind, name: name.clone(), restart_count });
 }
 
@@ -306,7 +307,7 @@ mod tests {
             ("OnFailure", &none, Some(true), vec![("a", Exited, 0), ("b", Exited, 0)], "finished"),
             ("Never", &none, Some(true), vec![("a", Exited, 0), ("b", Running, 1)], ""),
             ("Never", &none, Some(true), vec![("a", Exited, 0), ("b", Exited, 1)], "finished"),
-            ("Always", &none, Some(true), vec![("a", Created, 0), ("b", Running, 0)], "kill=a start=a:1"),
+            ("Always", &none, Some(true), vec![("a", Created, 0), ("b", Running, 0)], "kill=a start=a:0"),
             ("Always", &none, Some(true), vec![("a", Unknown, 0), ("b", Running, 0)], "kill=a start=a:1"),
             // The sandbox died.
             ("Always", &none, Some(false), vec![("a", Exited, 137), ("b", Exited, 137)], "sandbox=1"),

@@ -12,7 +12,8 @@ pub const TESTS: &[Shared] = &[
     ("api::a_configuration_that_does_not_fit_is_refused", a_configuration_that_does_not_fit_is_refused),
     ("api::helm_manages_a_release_with_server_side_apply", helm_manages_a_release_with_server_side_apply),
     ("api::kubectl_debugs_a_running_pod", kubectl_debugs_a_running_pod),
-    ("api::a_certificate_request_names_who_asks", a_certificate_request_names_who_asks),
+    ("api::an_approved_certificate_request_is_signed", an_approved_certificate_request_is_signed),
+    ("api::events_are_served_in_both_their_groups", events_are_served_in_both_their_groups),
     ("api::bodies_beyond_the_limit_are_refused_with_an_answer", bodies_beyond_the_limit_are_refused_with_an_answer),
     ("api::requests_that_make_no_sense_get_upstreams_answer", requests_that_make_no_sense_get_upstreams_answer),
 ];
@@ -99,8 +100,10 @@ fn client_side_apply_migrates_to_server_side_apply(c: &Cluster) {
     assert_eq!(fields(c, n, "configmap m", "kubectl-client-side-apply")["f:data"], json!({".": {}, "f:a": {}, "f:b": {}}));
     kubectl(c, n, "apply --server-side -f -", &map("a: '2'")).prints("configmap/m serverside-applied\n");
     assert_eq!(c.path(&format!("-n {n} configmap m"), "{.data}"), "{\"a\":\"2\"}");
-    let names: Vec<String> = managers(c, n, "configmap m").into_iter().map(|(name, operation, ..)| format!("{name} {operation}")).collect();
-    assert_eq!(names, ["kubectl Apply"]);
+    // kubectl keeps its annotation under a name of its own.
+    let mut names: Vec<String> = managers(c, n, "configmap m").into_iter().map(|(name, operation, ..)| format!("{name} {operation}")).collect();
+    names.sort();
+    assert_eq!(names, ["kubectl Apply", "kubectl-last-applied Apply"]);
     // And back.
     kubectl(c, n, "apply -f -", &map("a: '3', c: '1'")).prints("configmap/m configured\n");
     assert_eq!(c.path(&format!("-n {n} configmap m"), "{.data}"), "{\"a\":\"3\",\"c\":\"1\"}");
@@ -198,7 +201,7 @@ fn kubectl_debugs_a_running_pod(c: &Cluster) {
     assert_eq!(c.path(&format!("-n {n} pod p"), "{.spec.ephemeralContainers[*].imagePullPolicy}"), "IfNotPresent");
 }
 
-fn a_certificate_request_names_who_asks(c: &Cluster) {
+fn an_approved_certificate_request_is_signed(c: &Cluster) {
     let request = c
         .machine
         .sh("openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /dev/null -subj /CN=joe 2>/dev/null | base64 -w0")
@@ -209,8 +212,36 @@ fn a_certificate_request_names_who_asks(c: &Cluster) {
     c.pipe(stock("kubectl"), "create -f -", &manifest).prints("certificatesigningrequest.certificates.k8s.io/joe created\n");
     assert_eq!(c.path("csr joe", "{.spec.username}"), "kubernetes-admin");
     c.kubectl("certificate approve joe").contains("approved");
-    c.kubectl("get csr joe").contains("kubernetes-admin");
+    eventually("the certificate is issued", || {
+        let shown = c.kubectl("get csr joe");
+        if shown.stdout.contains("Approved,Issued") { Ok(()) } else { Err(shown.to_string()) }
+    });
+    let certificate = c.kubectl("get csr joe -o 'go-template={{.status.certificate | base64decode}}'").ok();
+    assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----"), "{certificate}");
     c.kubectl("delete csr joe").ok();
+}
+
+fn events_are_served_in_both_their_groups(c: &Cluster) {
+    let n = c.namespace("events");
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": n}, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "example.com/test", "reportingInstance": "test-1", "action": "Testing", "reason": "Tested", "type": "Normal",
+        "regarding": {"apiVersion": "v1", "kind": "ConfigMap", "name": "m", "namespace": n}, "note": "it works",
+    });
+    kubectl(c, n, "create -f -", &event.to_string()).prints("event.events.k8s.io/e created\n");
+    assert_eq!(c.path(&format!("-n {n} events e"), "{.message} {.involvedObject.name} {.reportingComponent}"), "it works m example.com/test");
+    let served = "{.note} {.regarding.name} {.reportingController} {.apiVersion}";
+    let get = |resource: &str| kubectl(c, n, &format!("get {resource} -o 'jsonpath={served}'"), "").ok();
+    assert_eq!(get("events.events.k8s.io e"), "it works m example.com/test events.k8s.io/v1");
+    kubectl(c, n, "patch events.events.k8s.io e --type=merge -p '{\"note\":\"it still works\"}'", "").ok();
+    kubectl(c, n, "patch events.events.k8s.io e --type=json -p '[{\"op\":\"replace\",\"path\":\"/regarding/fieldPath\",\"value\":\"data\"}]'", "")
+        .fails();
+    let listed = kubectl(c, n, "get events.events.k8s.io --field-selector regarding.name=m -o 'jsonpath={.items[*].note}'", "");
+    listed.prints("it still works");
+    kubectl(c, n, "get events", "").contains("it still works");
+    let watched = c.kubectl(&format!("get --raw '/apis/events.k8s.io/v1/namespaces/{n}/events?watch=true&timeoutSeconds=1'")).ok();
+    assert!(watched.contains("\"note\":\"it still works\"") && watched.contains("events.k8s.io/v1"), "{watched}");
+    kubectl(c, n, "delete events.events.k8s.io e", "").ok();
 }
 
 fn bodies_beyond_the_limit_are_refused_with_an_answer(c: &Cluster) {

@@ -30,6 +30,8 @@ pub struct View {
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
     /// Fields with other names: as they are served, and as they are stored.
     fields: &'static [(&'static str, &'static str)],
+    /// Fields that are served as `null` when nothing is stored: Go has no way to leave them out.
+    nulls: &'static [&'static str],
 }
 
 /// Every view. One entry each.
@@ -47,6 +49,7 @@ pub static VIEWS: &[View] = &[View {
         ("deprecatedLastTimestamp", "lastTimestamp"),
         ("deprecatedCount", "count"),
     ],
+    nulls: &["eventTime"],
 }];
 
 impl View {
@@ -81,7 +84,12 @@ impl View {
         }
         match map.get_mut("items").and_then(Value::as_array_mut) {
             Some(items) => items.iter_mut().for_each(|item| self.serve(row, item)),
-            None => rename(map, self.fields.iter().map(|(served, stored)| (*stored, *served))),
+            None => {
+                rename(map, self.fields.iter().map(|(served, stored)| (*stored, *served)));
+                for name in self.nulls {
+                    map.entry(*name).or_insert(Value::Null);
+                }
+            }
         }
         version(map, &row.api_version(), &self.api_version());
     }
@@ -214,11 +222,11 @@ mod tests {
         let row = view.row().unwrap();
         let served = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "note": "n", "reason": "r",
-            "regarding": {"kind": "Pod"}, "reportingController": "c", "deprecatedCount": 2,
+            "regarding": {"kind": "Pod"}, "reportingController": "c", "deprecatedCount": 2, "eventTime": null,
         });
         let stored = json!({
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "message": "n", "reason": "r",
-            "involvedObject": {"kind": "Pod"}, "reportingComponent": "c", "count": 2,
+            "involvedObject": {"kind": "Pod"}, "reportingComponent": "c", "count": 2, "eventTime": null,
         });
         let mut value = served.clone();
         view.store(row, &mut value);
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(value, served);
         let mut list = json!({"apiVersion": "v1", "kind": "EventList", "items": [{"message": "n"}]});
         view.serve(row, &mut list);
-        assert_eq!(list, json!({"apiVersion": "events.k8s.io/v1", "kind": "EventList", "items": [{"note": "n"}]}));
+        assert_eq!(list, json!({"apiVersion": "events.k8s.io/v1", "kind": "EventList", "items": [{"note": "n", "eventTime": null}]}));
         let mut status = json!({"apiVersion": "v1", "kind": "Status", "message": "m"});
         view.serve(row, &mut status);
         assert_eq!(status, json!({"apiVersion": "v1", "kind": "Status", "message": "m"}));
@@ -235,6 +243,6 @@ mod tests {
         assert_eq!(view.store_path("note", '/'), "message");
         let line = event(view, row, b"{\"type\":\"ADDED\",\"object\":{\"kind\":\"Event\",\"apiVersion\":\"v1\",\"message\":\"n\"}}\n");
         let line: Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!(line["object"], json!({"kind": "Event", "apiVersion": "events.k8s.io/v1", "note": "n"}));
+        assert_eq!(line["object"], json!({"kind": "Event", "apiVersion": "events.k8s.io/v1", "note": "n", "eventTime": null}));
     }
 }

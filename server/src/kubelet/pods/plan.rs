@@ -220,7 +220,7 @@ fn start(input: &Input<'_>, kind: Kind, container: &Container, plan: &mut Plan) 
         return;
     }
     // One that was made and never started, because kserver ended in between, is made again; that is no restart.
-    let restart_count = previous.map_or(0, |c| c.restart_count + i32::from(c.state != State::Created));
+    let restart_count = previous.map_or(0, |c| c.restart_count + u32::from(c.state != State::Created));
     plan.start.push(Start { kind, name: name.clone(), restart_count });
 }
 

@@ -18,17 +18,6 @@ pub(super) const CONTROLLER_ROLES: &[(&str, &[&str])] = &[
             "read | storage.k8s.io | csinodes",
         ],
     ),
-    (
-        "certificate-controller",
-        &[
-            "delete read | certificates.k8s.io | certificatesigningrequests",
-            "update | certificates.k8s.io | certificatesigningrequests/approval certificatesigningrequests/status",
-            "approve | certificates.k8s.io | signers | kubernetes.io/kube-apiserver-client-kubelet",
-            "sign | certificates.k8s.io | signers | kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving kubernetes.io/legacy-unknown",
-            "create | authorization.k8s.io | subjectaccessreviews",
-            EVENTS,
-        ],
-    ),
     ("clusterrole-aggregation-controller", &["escalate patch read update | rbac.authorization.k8s.io | clusterroles"]),
     (
         "cronjob-controller",

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use shared::status::ApiError;
 
@@ -17,9 +17,24 @@ const BUDGET: usize = 5 * 1024 * 1024;
 /// 400 when it is not YAML, nests deeper than 128, holds what JSON cannot, or repeats itself through aliases beyond measure.
 pub fn yaml_to_json(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
     let bad = |error: &dyn fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {error}"));
+    // JSON is YAML, and what kubectl applies.
+    if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+        return Ok(bytes.to_vec());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| bad(&e))?;
+    if serde_saphyr::budget::parse_yaml(text, nesting()).map_err(|e| bad(&e))? {
+        return Err(bad(&"exceeded max depth"));
+    }
     let left = Cell::new(BUDGET);
     let value = Bounded(&left).deserialize(serde_yaml::Deserializer::from_slice(bytes)).map_err(|e| bad(&e))?;
     serde_json::to_vec(&value).map_err(|e| bad(&e))
+}
+
+/// What a document may hold before libyaml, whose time grows with the square of the nesting, gets to see it.
+fn nesting() -> serde_saphyr::Budget {
+    let mut budget = serde_saphyr::Budget::default();
+    (budget.max_depth, budget.flow_nesting_limit, budget.max_nodes) = (128, 128, 2_000_000);
+    budget
 }
 
 /// Builds a value while there is budget left.

@@ -4,6 +4,7 @@
 //! [`service`] makes the `kube-dns` Service lead here.
 
 pub mod answer;
+mod clients;
 pub mod forward;
 pub mod index;
 pub mod service;
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use crate::informers::{Change, Informers};
 use crate::tasks::Tasks;
 use answer::{Answer, Outcome, Zone};
+use clients::Clients;
 use forward::Forward;
 use index::Index;
 pub use service::ensure_service;
@@ -53,6 +55,9 @@ pub struct Config {
     pub cluster_ip: Option<IpAddr>,
     /// Where the upstream servers are named, `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// Addresses of pods (`10.244.0.0/16`). Nobody else is answered but this machine itself: whoever can reach the port could use it
+    /// to attack others.
+    pub clients: Vec<String>,
 }
 
 /// A running server.
@@ -76,7 +81,8 @@ pub async fn run(config: Config, informers: &Informers, tasks: &Tasks) -> anyhow
     }
     let addresses = sockets.iter().map(|(_, _, at)| *at).collect::<Vec<_>>();
     let forward = Forward::from_file(&config.resolv_conf, &addresses, config.cluster_ip);
-    let mut server = Server::new(Handler { zone, index: index.clone(), forward });
+    let clients = Clients::new(&config.clients)?;
+    let mut server = Server::new(Handler { zone, index: index.clone(), forward, clients });
     for (udp, tcp, _) in sockets {
         server.register_socket(udp);
         server.register_listener(tcp, TCP_IDLE, TCP_BUFFER);
@@ -165,6 +171,7 @@ struct Handler {
     zone: Zone,
     index: Shared,
     forward: Forward,
+    clients: Clients,
 }
 
 impl Handler {
@@ -178,6 +185,9 @@ impl Handler {
     }
 
     async fn answer_in_order(&self, request: &Request) -> Answer {
+        if !self.clients.may_ask(request.src().ip()) {
+            return Answer::empty(ResponseCode::Refused);
+        }
         if request.metadata.op_code != OpCode::Query {
             return Answer::empty(ResponseCode::NotImp);
         }

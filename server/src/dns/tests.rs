@@ -12,7 +12,12 @@ use super::*;
 /// Serves an index; the server ends with what is returned.
 async fn serve(domain: &str, index: Option<Index>, upstream: &[SocketAddr]) -> (Server<Handler>, SocketAddr) {
     let (udp, tcp, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let handler = Handler { zone: Zone::new(domain, TTL).unwrap(), index: Arc::new(RwLock::new(index)), forward: Forward::to(upstream) };
+    let handler = Handler {
+        zone: Zone::new(domain, TTL).unwrap(),
+        index: Arc::new(RwLock::new(index)),
+        forward: Forward::to(upstream),
+        clients: Clients::new(&[]).unwrap(),
+    };
     let mut server = Server::new(handler);
     server.register_socket(udp);
     server.register_listener(tcp, TCP_IDLE, TCP_BUFFER);
@@ -147,6 +152,7 @@ async fn names_follow_the_api_from_the_service_that_leads_here() {
         domain: "cluster.local".into(),
         cluster_ip: Some(ip),
         resolv_conf: "/nonexistent".into(),
+        clients: Vec::new(),
     };
     let at = run(config, &informers, &tasks).await.unwrap().addresses[0];
     for _ in 0..2 {

@@ -40,8 +40,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let request = spec::request(container, "memory").map_or(0, |q| q.value());
-            let score = 1000 - 1000 * request / node_memory.max(1);
+            let score_of = memory_share(pod, container);
+            let score = 1000 - 1000 * score_of / node_memory.max(1);
             match score {
                 // Above guaranteed pods, below best effort ones.
                 s if s < 3 => 3,
@@ -50,6 +50,17 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 
             }
         }
     }
+}
+
+/// A container's memory request; what the pod requests beyond its containers' is shared evenly.
+fn memory_share(pod: &Pod, container: &Container) -> i64 {
+    let own = spec::request(container, "memory").map_or(0, |q| q.value());
+    let Some(whole) = spec::pod_request(pod, "memory") else { return own };
+    let lasting: Vec<Container> =
+        spec::containers(pod).into_iter().filter(|(kind, _)| matches!(kind, Kind::Main | Kind::Sidecar)).map(|(_, c)| c).collect();
+    let named: i64 = lasting.iter().map(|c| spec::request(c, "memory").map_or(0, |q| q.value())).sum();
+    let count = i64::try_from(lasting.len()).unwrap_or(1).max(1);
+    own + (whole.value() - named).max(0) / count
 }
 
 /// What a pod may use altogether: CPU shares, CPU quota and memory limit, each `None` where there is no bound.
@@ -63,7 +74,8 @@ pub struct PodLimits {
     pub memory: Option<i64>,
 }
 
-/// `ResourceConfigForPod` in `pkg/kubelet/cm/helpers_linux.go`: main containers and sidecars together, or the largest init container.
+/// `ResourceConfigForPod` in `pkg/kubelet/cm/helpers_linux.go`: main containers and sidecars together, or the largest init container;
+/// what the pod names for itself goes before both.
 pub fn pod_limits(pod: &Pod) -> PodLimits {
     let all: Vec<(Kind, Container)> = spec::containers(pod).into_iter().filter(|(k, _)| *k != Kind::Ephemeral).collect();
     let amount = |c: &Container, limit: bool, name: &str| {
@@ -76,11 +88,24 @@ pub fn pod_limits(pod: &Pod) -> PodLimits {
         together.max(of(&[Kind::Init]).into_iter().max().unwrap_or(0))
     };
     let bounded = |name: &str| !all.is_empty() && all.iter().all(|(_, c)| amount(c, true, name).is_some());
+    let limit = |name: &str, whole: Option<i64>| whole.or_else(|| bounded(name).then(|| total(true, name)));
     PodLimits {
-        shares: shares(total(false, "cpu")),
-        quota: bounded("cpu").then(|| quota(total(true, "cpu"))),
-        memory: bounded("memory").then(|| total(true, "memory")),
+        shares: shares(cpu_request(pod, || total(false, "cpu"))),
+        quota: limit("cpu", spec::pod_limit(pod, "cpu").map(|q| q.millis())).map(quota),
+        memory: limit("memory", spec::pod_limit(pod, "memory").map(|q| q.value())),
     }
+}
+
+/// Millicores: the pod's own request, or its own limit where there is none, else what its containers request.
+fn cpu_request(pod: &Pod, of_containers: impl FnOnce() -> i64) -> i64 {
+    let whole = spec::pod_request(pod, "cpu").or_else(|| spec::pod_limit(pod, "cpu"));
+    whole.map_or_else(of_containers, |q| q.millis())
+}
+
+/// CPU shares of the burstable pods together: what they request (`setCPUCgroupConfig` in `pkg/kubelet/cm/qos_container_manager_linux.go`).
+pub fn burstable_shares<'a>(pods: impl Iterator<Item = &'a Pod>) -> i64 {
+    let burstable = pods.filter(|p| spec::qos_class(p) == "Burstable");
+    shares(burstable.map(|p| crate::scheduler::resources::pod_requests(p).milli_cpu).sum())
 }
 
 /// The cgroup of a pod below the root: guaranteed pods directly, others under their class.
@@ -143,24 +168,38 @@ impl Cgroups {
 
     /// Makes a pod's group and sets its bounds.
     pub fn create(&self, group: &str, limits: &PodLimits) -> io::Result<()> {
-        let set = |controller: &str, v1: &str, v2: &str, old: String, new: String| -> io::Result<()> {
-            let Some(path) = self.file(controller, group, v1, v2) else { return Ok(()) };
-            if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir)?;
-            }
-            if self.is_unified() {
-                self.enable(group)?;
-            }
-            std::fs::write(&path, if self.is_unified() { new } else { old })
-        };
-        set("cpu", "cpu.shares", "cpu.weight", limits.shares.to_string(), weight(limits.shares).to_string())?;
+        self.set_shares(group, limits.shares)?;
         if let Some(quota) = limits.quota {
-            set("cpu", "cpu.cfs_quota_us", "cpu.max", quota.to_string(), format!("{quota} {PERIOD}"))?;
+            self.set(group, ["cpu", "cpu.cfs_quota_us", "cpu.max"], quota.to_string(), format!("{quota} {PERIOD}"))?;
         }
         if let Some(memory) = limits.memory {
-            set("memory", "memory.limit_in_bytes", "memory.max", memory.to_string(), memory.to_string())?;
+            self.set(group, ["memory", "memory.limit_in_bytes", "memory.max"], memory.to_string(), memory.to_string())?;
         }
         Ok(())
+    }
+
+    /// Weighs the classes against each other: best effort pods get next to nothing, burstable ones `burstable` shares together, and
+    /// guaranteed ones stand beside them with their own.
+    pub fn weigh_classes(&self, root: &str, burstable: i64) -> io::Result<()> {
+        let root = root.trim_end_matches('/');
+        self.set_shares(&format!("{root}/besteffort"), MIN_SHARES)?;
+        self.set_shares(&format!("{root}/burstable"), burstable)
+    }
+
+    fn set_shares(&self, group: &str, shares: i64) -> io::Result<()> {
+        self.set(group, ["cpu", "cpu.shares", "cpu.weight"], shares.to_string(), weight(shares).to_string())
+    }
+
+    /// Writes a value of a group, which is made if need be: controller and names of the file on v1 and v2, values for both.
+    fn set(&self, group: &str, [controller, v1, v2]: [&str; 3], old: String, new: String) -> io::Result<()> {
+        let Some(path) = self.file(controller, group, v1, v2) else { return Ok(()) };
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        if self.is_unified() {
+            self.enable(group)?;
+        }
+        std::fs::write(&path, if self.is_unified() { new } else { old })
     }
 
     /// On v2, controllers have to be handed down level by level.
@@ -184,14 +223,14 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes the groups of pods that are not among the living, left over from earlier runs.
-    pub fn remove_strangers(&self, root: &str, living: &std::collections::HashSet<String>) {
+    /// Removes the groups of pods that do not live, left over from earlier runs.
+    pub fn remove_strangers(&self, root: &str, lives: impl Fn(&str) -> bool) {
         for tree in &self.trees {
             let root = tree.point.join(root.trim_start_matches('/'));
             for dir in [root.clone(), root.join("burstable"), root.join("besteffort")] {
                 for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                     let name = entry.file_name().to_string_lossy().into_owned();
-                    let stranger = name.strip_prefix("pod").is_some_and(|uid| !living.contains(uid));
+                    let stranger = name.strip_prefix("pod").is_some_and(|uid| !lives(uid));
                     if stranger && let Err(error) = remove_tree(&entry.path()) {
                         tracing::debug!(%name, %error, "cgroup not removed");
                     }
@@ -248,6 +287,31 @@ mod tests {
         assert_eq!(limits, PodLimits { shares: 204, quota: Some(40_000), memory: None });
         let limits = pod_limits(&pod(json!([both]), json!([res(json!({ "cpu": "1" }), json!({ "cpu": "1", "memory": "5Mi" }))])));
         assert_eq!(limits, PodLimits { shares: 1024, quota: Some(100_000), memory: Some(5 << 20) });
+    }
+
+    #[test]
+    fn what_a_pod_names_for_itself_goes_before_its_containers() {
+        let of = |resources: Value, container: Value| -> Pod {
+            serde_json::from_value(json!({ "metadata": { "uid": "u" }, "spec": { "resources": resources, "containers": [container] } })).unwrap()
+        };
+        let small = res(json!({ "cpu": "100m", "memory": "100" }), json!({}));
+        let pod = of(json!({ "requests": { "cpu": "500m", "memory": "500" }, "limits": { "cpu": "1", "memory": "5Mi" } }), small.clone());
+        assert_eq!(pod_limits(&pod), PodLimits { shares: 512, quota: Some(100_000), memory: Some(5 << 20) });
+        assert_eq!(oom_score_adj(&pod, &pod.spec.as_ref().unwrap().containers[0], 1000), 500);
+        let pod = of(json!({ "limits": { "cpu": "2" } }), small);
+        assert_eq!(pod_limits(&pod), PodLimits { shares: 2048, quota: Some(200_000), memory: None });
+    }
+
+    #[test]
+    fn classes_are_weighed_by_what_burstable_pods_request() {
+        let burstable = pod(json!([res(json!({ "cpu": "250m" }), json!({}))]), json!([]));
+        let others = [pod(json!([{ "name": "a" }]), json!([])), pod(json!([res(json!({}), json!({ "cpu": "1", "memory": "1Mi" }))]), json!([]))];
+        assert_eq!(burstable_shares([&burstable, &burstable].into_iter().chain(&others)), 512);
+        let dir = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups { trees: vec![Tree { point: dir.path().to_owned(), unified: true, controllers: vec![] }] };
+        cgroups.weigh_classes("/k/", 1024).unwrap();
+        let weight = |class: &str| std::fs::read_to_string(dir.path().join("k").join(class).join("cpu.weight")).unwrap();
+        assert_eq!((weight("besteffort"), weight("burstable")), ("1".into(), "39".into()));
     }
 
     #[test]

@@ -103,6 +103,7 @@ pub struct Kubelet {
     pub(crate) refs: refs::References,
     pub(crate) services: Informer<Service>,
     pub(crate) pods: Informer<Pod>,
+    pub(crate) nodes: Informer<Node>,
     pub(crate) workers: pods::Workers,
     pub(crate) index: pleg::Index,
     pub(crate) cgroups: cgroups::Cgroups,
@@ -127,6 +128,7 @@ impl Kubelet {
             refs: refs::References::new(client.clone(), tasks.clone()),
             services: informers.get::<Service>(),
             pods: informers.select::<Pod>(&format!("spec.nodeName={}", config.node_name)),
+            nodes: informers.select::<Node>(&format!("metadata.name={}", config.node_name)),
             workers: pods::Workers::default(),
             index: pleg::Index::default(),
             cgroups: cgroups::Cgroups::discover().context("reading the mount table")?,
@@ -150,6 +152,15 @@ impl Kubelet {
     /// `<root>/pods/<uid>`
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
         self.config.root_dir.join("pods").join(uid)
+    }
+
+    /// Gives the cgroups of the QoS classes the weights that follow from the pods there are.
+    pub(crate) fn weigh_classes(&self) {
+        let pods = self.pods.list();
+        let active = pods.iter().map(|p| &**p).filter(|p| !status::is_final(p.status.as_ref()));
+        if let Err(error) = self.cgroups.weigh_classes(&self.config.cgroup_root, cgroups::burstable_shares(active)) {
+            tracing::warn!(%error, "cgroups of the QoS classes not weighed");
+        }
     }
 
     /// Parent of pods' log directories.
@@ -188,7 +199,9 @@ pub async fn run(config: Config, client: Client, informers: &Informers, tasks: &
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     }
     volumes::mounts::share(&config.root_dir).with_context(|| format!("sharing mounts below {}", config.root_dir.display()))?;
-    let tls = server::tls::acceptor(&config.tls_cert, &config.tls_key, &config.client_ca)?;
+    let serving = server::tls::FileCertificate::new(&config.tls_cert, &config.tls_key)?;
+    let tls = server::tls::acceptor(serving.clone(), &config.client_ca)?;
+    tasks.spawn("kubelet-certificate", serving.follow());
     let listener = tokio::net::TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
     let address = listener.local_addr()?;
     let kubelet = Arc::new(Kubelet::new(config, client, informers, tasks)?);
@@ -206,19 +219,21 @@ pub async fn run(config: Config, client: Client, informers: &Informers, tasks: &
         labels: kubelet.config.node_labels.clone(),
         taints: kubelet.config.taints.clone(),
     };
-    let nodes = informers.select::<Node>(&format!("metadata.name={}", kubelet.config.node_name));
-    tasks.spawn("kubelet-node", node::run(kubelet.clone(), nodes, facts));
+    tasks.spawn("kubelet-node", node::run(kubelet.clone(), facts));
     tasks.spawn("kubelet-server", server::run(kubelet.clone(), listener, tls));
     tasks.spawn("pleg", pleg::run(kubelet.clone()));
     tasks.spawn("log-rotation", logs::rotate::run(kubelet.clone()));
+    tasks.spawn("image-gc", images::gc::run(kubelet.clone()));
+    tasks.spawn("storage-eviction", pods::storage::run(kubelet.clone()));
     tasks.spawn("kubelet-pods", run_pods(kubelet));
     Ok(address)
 }
 
-/// Starts the pods once it is known which ones there are: what is not among them is left over and goes first.
+/// Starts the pods once it is known which ones there are: what is not among them is left over and goes.
 async fn run_pods(kubelet: Arc<Kubelet>) {
     kubelet.pods.synced().await;
     kubelet.services.synced().await;
-    pods::orphans::remove_strangers(&kubelet).await;
+    kubelet.nodes.synced().await;
+    kubelet.tasks.spawn("pod-leftovers", pods::orphans::run(kubelet.clone()));
     pods::dispatch(kubelet).await;
 }

@@ -102,7 +102,7 @@ async fn node(client: Client, name: String, ip: IpAddr) {
         }
     };
     tokio::select! {
-        () = lease::run(client, name, object.metadata.uid.unwrap_or_default(), LEASE) => {}
+        () = lease::run(client, name, tokio::sync::watch::channel(object.metadata.uid.unwrap_or_default()).1, LEASE) => {}
         () = reports => {}
     }
 }
@@ -205,6 +205,8 @@ fn wanted(pod: &Pod, node_ip: IpAddr, done: bool) -> k8s_openapi::api::core::v1:
         health: &HashMap::new(),
         waiting: &HashMap::new(),
         failure: None,
+        applied: &HashMap::new(),
+        resize: None,
         terminal: done,
         node_ips: &[node_ip],
         now,

@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use crate::api::authn::tokens::{DEFAULT_ISSUER, TokenIssuer};
 
 pub use authority::{Authority, Pair, Subject};
-pub use tls::{ServingCertificate, client_config, server_config};
+pub use tls::{LiveCertificate, ServingCertificate, client_config, live_client_config, server_config};
 
 /// Why the keys cannot be used. Each message is one line and names the remedy where there is one.
 #[derive(Debug, thiserror::Error)]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::{Pair, PkiError};
 
@@ -35,24 +36,32 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A server's certificate that can be replaced while it serves: new connections get the new one.
+/// A server's or client's certificate that can be replaced while it is in use: new connections get the new one.
 #[derive(Debug)]
-pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
+pub struct LiveCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ServingCertificate {
-    /// Serves this certificate until [`Self::replace`].
+/// A [`LiveCertificate`] that a server shows.
+pub type ServingCertificate = LiveCertificate;
+
+impl LiveCertificate {
+    /// Shows this certificate until [`Self::replace`].
     ///
     /// # Errors
     /// When it is not valid PEM or the key is not its own.
     pub fn new(pair: &Pair) -> Result<Arc<Self>, PkiError> {
-        Ok(Arc::new(ServingCertificate(RwLock::new(Self::parse(pair)?))))
+        Ok(Arc::new(LiveCertificate(RwLock::new(Self::parse(pair)?))))
     }
 
     fn parse(pair: &Pair) -> Result<Arc<CertifiedKey>, PkiError> {
         CertifiedKey::from_der(certificates(&pair.certificate)?, key(&pair.key)?, &provider()).map(Arc::new).map_err(tls)
     }
 
-    /// Serves another certificate from now on.
+    /// The certificate that is shown now.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.0.read().clone()
+    }
+
+    /// Shows another certificate from now on.
     ///
     /// # Errors
     /// As [`Self::new`]; the old one stays.
@@ -62,9 +71,18 @@ impl ServingCertificate {
     }
 }
 
-impl ResolvesServerCert for ServingCertificate {
+impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().clone())
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for LiveCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -93,4 +111,13 @@ pub fn client_config(server_ca: &str, own: Option<&Pair>) -> Result<ClientConfig
         Some(pair) => builder.with_client_auth_cert(certificates(&pair.certificate)?, key(&pair.key)?).map_err(tls),
         None => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// [`client_config`] with a certificate of its own that may be replaced.
+///
+/// # Errors
+/// When the CA is not valid PEM.
+pub fn live_client_config(server_ca: &str, own: Arc<LiveCertificate>) -> Result<ClientConfig, PkiError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(tls)?;
+    Ok(builder.with_root_certificates(roots(server_ca)?).with_client_cert_resolver(own))
 }

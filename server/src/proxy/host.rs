@@ -7,40 +7,45 @@ use tokio::process::Command;
 /// Marks our routes, so that only they are removed (`ip route … proto`).
 const ROUTE_PROTOCOL: &str = "121";
 
-/// Turns on what forwarding to pods needs. What cannot be set is logged: an administrator may have forbidden it on purpose.
-pub async fn prepare() {
-    set("/proc/sys/net/ipv4/ip_forward").await;
+/// Turns on what forwarding to pods needs. What cannot be set is logged the `first` time: an administrator may have forbidden it on
+/// purpose.
+pub async fn prepare(first: bool) {
+    set("/proc/sys/net/ipv4/ip_forward", first).await;
     let bridge = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    if !Path::new(bridge).exists() {
+    if first && !Path::new(bridge).exists() {
         // Fails where the kernel has it built in or has no modules; the file tells.
         let _ = Command::new("modprobe").arg("br_netfilter").status().await;
     }
-    set(bridge).await;
+    set(bridge, first).await;
 }
 
-async fn set(path: &str) {
+async fn set(path: &str, first: bool) {
     match tokio::fs::read_to_string(path).await {
         Ok(value) if value.trim() == "1" => {}
         Ok(_) => {
-            if let Err(error) = tokio::fs::write(path, "1").await {
+            if let Err(error) = tokio::fs::write(path, "1").await
+                && first
+            {
                 tracing::warn!(path, %error, "kernel setting cannot be turned on; Services may not be reachable from pods");
             }
         }
-        Err(error) => {
+        Err(error) if first => {
             tracing::warn!(path, %error, "kernel setting is missing (module br_netfilter?); a pod may not reach a Service whose pod is on the same bridge")
         }
+        Err(_) => {}
     }
 }
 
 /// Routes the service range to the loopback device. Connections of this host are routed before their destination is rewritten,
 /// so the range must be routable without any default route (an `unreachable` route would fail them at once); and what no rule
 /// rewrites never leaves the host.
-pub async fn add_route(service_cidr: &str) {
+pub async fn add_route(service_cidr: &str, first: bool) {
     match ip(&["route", "replace", service_cidr, "dev", "lo", "proto", ROUTE_PROTOCOL]).await {
         Ok(()) => {}
-        Err(text) => {
+        Err(text) if first => {
             tracing::warn!(service_cidr, error = text, "no route for the service range; this host reaches Services only by its default route")
         }
+        Err(text) => tracing::debug!(service_cidr, error = text, "no route for the service range"),
     }
 }
 

@@ -28,13 +28,26 @@ pub enum Map {
     RefusedServices,
     /// Node ports without endpoints.
     RefusedPorts,
+    /// Addresses that not everybody may reach.
+    Guarded,
+    /// Those addresses with the ranges that may.
+    Allowed,
     /// Pairs of an endpoint with itself: a pod that reached itself through a Service.
     Hairpin,
 }
 
 /// Maps and sets of which there is one.
-pub const SINGLE: [Map; 7] =
-    [Map::Services, Map::OutsideServices, Map::Ports, Map::OutsidePorts, Map::RefusedServices, Map::RefusedPorts, Map::Hairpin];
+pub const SINGLE: [Map; 9] = [
+    Map::Services,
+    Map::OutsideServices,
+    Map::Ports,
+    Map::OutsidePorts,
+    Map::RefusedServices,
+    Map::RefusedPorts,
+    Map::Guarded,
+    Map::Allowed,
+    Map::Hairpin,
+];
 /// Maps of which there is one a protocol.
 pub const BY_PROTOCOL: [fn(Protocol) -> Map; 4] = [Map::Backends, Map::OutsideBackends, Map::PortBackends, Map::OutsidePortBackends];
 pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -53,6 +66,8 @@ impl Map {
             Map::OutsidePorts => "outside-ports",
             Map::RefusedServices => "refused-services",
             Map::RefusedPorts => "refused-ports",
+            Map::Guarded => "guarded",
+            Map::Allowed => "allowed",
             Map::Hairpin => "hairpin",
         };
         match self {
@@ -74,7 +89,8 @@ impl Map {
             }
             Map::Services | Map::OutsideServices => ("map", "ip daddr . meta l4proto . th dport : verdict".into()),
             Map::Ports | Map::OutsidePorts => ("map", "meta l4proto . th dport : verdict".into()),
-            Map::RefusedServices => ("set", "ip daddr . meta l4proto . th dport".into()),
+            Map::Allowed => ("set", "ip daddr . meta l4proto . th dport . ip saddr; flags interval".into()),
+            Map::RefusedServices | Map::Guarded => ("set", "ip daddr . meta l4proto . th dport".into()),
             Map::RefusedPorts => ("set", "meta l4proto . th dport".into()),
             Map::Hairpin => ("set", "ip saddr . ip daddr".into()),
         }

@@ -34,6 +34,8 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// First wait after `nft` refused the whole table; doubled up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// Time between looks at whether somebody else has removed what is ours (`syncPeriod`).
+const RESYNC: Duration = Duration::from_secs(30);
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// How the proxy runs.
@@ -61,8 +63,8 @@ pub async fn run(config: Config, informers: &Informers, tasks: &Tasks) -> anyhow
     check_table(&config.table)?;
     let (services, slices) = (informers.get::<Service>(), informers.get::<EndpointSlice>());
     tasks.spawn("proxy", async move {
-        host::prepare().await;
-        host::add_route(&config.service_cidr).await;
+        host::prepare(true).await;
+        host::add_route(&config.service_cidr, true).await;
         services.synced().await;
         slices.synced().await;
         Proxy::new(config).run(services.subscribe(), slices.subscribe()).await;
@@ -214,6 +216,8 @@ impl Proxy {
     async fn run(mut self, mut services: UnboundedReceiver<Change<Service>>, mut slices: UnboundedReceiver<Change<EndpointSlice>>) {
         let mut next = Instant::now();
         let mut due = true;
+        let mut looks = tokio::time::interval_at(next + RESYNC, RESYNC);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             while let Ok(change) = services.try_recv() {
                 self.tracker.service(change);
@@ -238,6 +242,28 @@ impl Proxy {
                     None => return,
                 },
                 () = tokio::time::sleep_until(next), if due => {}
+                _ = looks.tick() => due |= self.is_lost().await,
+            }
+        }
+    }
+
+    /// Puts settings and route right, which firewalls and network managers flush like the table; true if that is gone.
+    async fn is_lost(&mut self) -> bool {
+        host::prepare(false).await;
+        host::add_route(&self.config.service_cidr, false).await;
+        if self.loaded == Loaded::Unknown {
+            return false;
+        }
+        match nft::has_table(&self.config.table).await {
+            Ok(true) => false,
+            Ok(false) => {
+                tracing::warn!(table = %self.config.table, "somebody has removed the table; loading it again");
+                self.loaded = Loaded::Unknown;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the table was not looked for");
+                false
             }
         }
     }

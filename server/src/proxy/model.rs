@@ -14,6 +14,9 @@ const AFFINITY_SECONDS: i32 = 10800;
 /// Services with this label belong to another proxy.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
+/// A range of addresses: its first one and the length of its prefix.
+pub type Network = (Ipv4Addr, u8);
+
 /// Where packets go in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Backend {
@@ -114,6 +117,8 @@ pub struct Route {
     pub outside: Option<Target>,
     /// Seconds for which a client stays with its backend.
     pub affinity: Option<u32>,
+    /// Clients that may come, if not all of them may; no two overlap.
+    pub sources: Option<BTreeSet<Network>>,
 }
 
 /// What one Service means.
@@ -146,6 +151,7 @@ pub fn fragment<'a>(service: &Service, slices: impl Iterator<Item = &'a Endpoint
         .filter_map(|i| i.ip.as_deref()?.parse().ok())
         .filter(|_| spec.type_.as_deref() == Some("LoadBalancer"))
         .collect();
+    let allowed = sources(service);
     for service_port in spec.ports.iter().flatten() {
         let (Some(protocol), Ok(port)) = (Protocol::parse(service_port.protocol.as_deref()), u16::try_from(service_port.port)) else { continue };
         let all = endpoints(service_port, protocol, slices.clone());
@@ -158,8 +164,10 @@ pub fn fragment<'a>(service: &Service, slices: impl Iterator<Item = &'a Endpoint
         let cluster = if everywhere.is_empty() { Target::Refuse } else { Target::Backends(everywhere.clone()) };
         let outside = outside_local.then(|| local(&everywhere));
         let inside = if inside_local { local(&everywhere) } else { cluster.clone() };
-        let mut push = |frontend, target: &Target, outside: &Option<Target>| {
-            fragment.routes.push(Route { frontend, target: target.clone(), outside: outside.clone(), affinity });
+        let mut push = |frontend: Frontend, target: &Target, outside: &Option<Target>| {
+            // Only a balancer's address is guarded, as upstream; whoever is let through there finds the rest open anyway.
+            let sources = allowed.clone().filter(|_| matches!(frontend, Frontend::Balancer { .. }));
+            fragment.routes.push(Route { frontend, target: target.clone(), outside: outside.clone(), affinity, sources });
         };
         push(Frontend::Cluster { ip, protocol, port }, &inside, &None);
         for ip in &balancers {
@@ -170,6 +178,38 @@ pub fn fragment<'a>(service: &Service, slices: impl Iterator<Item = &'a Endpoint
         }
     }
     fragment
+}
+
+/// Whom `loadBalancerSourceRanges`, or the annotation that came before it, lets in; `None` is everybody
+/// (`GetLoadBalancerSourceRanges` in `pkg/api/v1/service/util.go`).
+fn sources(service: &Service) -> Option<BTreeSet<Network>> {
+    const ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let listed = service.spec.as_ref()?.load_balancer_source_ranges.clone().filter(|r| !r.is_empty()).or_else(|| {
+        let text = service.metadata.annotations.as_ref()?.get(ANNOTATION)?.trim();
+        (!text.is_empty()).then(|| text.split(',').map(str::to_owned).collect())
+    })?;
+    let mut networks: Vec<Network> = listed.iter().filter_map(|text| network(text.trim())).collect();
+    networks.sort_by_key(|(_, bits)| *bits);
+    let mut kept: BTreeSet<Network> = BTreeSet::new();
+    for (ip, bits) in networks {
+        // The kernel takes no range that lies within another.
+        if !kept.iter().any(|(outer, outer_bits)| first_of(ip, *outer_bits) == *outer) {
+            kept.insert((ip, bits));
+        }
+    }
+    let everybody = kept.iter().any(|(_, bits)| *bits == 0);
+    (!everybody).then_some(kept)
+}
+
+fn network(text: &str) -> Option<Network> {
+    let (ip, bits) = text.split_once('/')?;
+    let (ip, bits) = (ip.parse().ok()?, bits.parse().ok().filter(|b| *b <= 32)?);
+    Some((first_of(ip, bits), bits))
+}
+
+fn first_of(ip: Ipv4Addr, bits: u8) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+    Ipv4Addr::from_bits(ip.to_bits() & mask)
 }
 
 struct Known {
@@ -249,6 +289,28 @@ pub(super) mod tests {
             "endpoints": endpoints,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn source_ranges_guard_the_balancers_address_and_do_not_overlap() {
+        let ranges = |ranges: Value| {
+            let spec = json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.9", "loadBalancerIP": "192.0.2.7", "loadBalancerSourceRanges": ranges,
+                "ports": [{ "port": 80, "nodePort": 30080 }] });
+            let slice = slice("s", "TCP", 8080, &[("10.0.0.1", "r")]);
+            let fragment = fragment(&service("s", spec), [&slice].into_iter(), "n1");
+            assert!(fragment.routes.iter().all(|r| r.sources.is_none() || matches!(r.frontend, Frontend::Balancer { .. })));
+            let found = fragment.routes.into_iter().find(|r| matches!(r.frontend, Frontend::Balancer { .. })).unwrap().sources;
+            found.map(|s| s.iter().map(|(ip, bits)| format!("{ip}/{bits}")).collect::<Vec<_>>().join(" "))
+        };
+        for (given, expected) in [
+            (json!(null), None),
+            (json!([]), None),
+            (json!(["0.0.0.0/0", "10.0.0.0/8"]), None),
+            (json!(["10.1.2.3/8", "10.9.0.0/16", "192.168.0.0/16"]), Some("10.0.0.0/8 192.168.0.0/16")),
+            (json!(["fd00::/8"]), Some("")),
+        ] {
+            assert_eq!(ranges(given.clone()).as_deref(), expected, "{given}");
+        }
     }
 
     fn targets(spec: Value, endpoints: &[(&str, &str)]) -> Vec<(Target, Option<Target>)> {

@@ -19,6 +19,22 @@ pub enum Error {
     Refused(String),
 }
 
+/// Whether the kernel has a table of this name.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn has_table(name: &str) -> Result<bool, Error> {
+    let output = Command::new("nft").args(["list", "tables", "ip"]).stdin(Stdio::null()).output().await.map_err(Error::Start)?;
+    if !output.status.success() {
+        return Err(Error::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(is_listed(&String::from_utf8_lossy(&output.stdout), name))
+}
+
+fn is_listed(tables: &str, name: &str) -> bool {
+    tables.lines().any(|line| line.strip_prefix("table ip ") == Some(name))
+}
+
 /// Applies a ruleset text as one transaction.
 ///
 /// # Errors
@@ -47,4 +63,16 @@ pub async fn apply(text: &str) -> Result<(), Error> {
         return Err(Error::Refused(text.trim().to_owned()));
     }
     written.map_err(Error::Pipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_found_by_its_whole_name() {
+        let listed = "table ip nat\ntable ip kserver-0123\n";
+        assert!(is_listed(listed, "kserver-0123") && is_listed(listed, "nat"));
+        assert!(!is_listed(listed, "kserver") && !is_listed("", "nat"));
+    }
 }

@@ -163,8 +163,8 @@ const P3: (&str, &str) = ("10.244.0.3", "rs");
 async fn inside_services() {
     assert!(std::env::var_os(INSIDE).is_some(), "only inside its own namespaces");
     world();
-    host::prepare().await;
-    host::add_route("10.96.0.0/12").await;
+    host::prepare(true).await;
+    host::add_route("10.96.0.0/12", true).await;
     let mut proxy = proxy();
     proxy.put(service("a", json!({ "type": "NodePort", "clusterIP": "10.96.0.1", "ports": [{ "port": 80, "nodePort": 30080 }] })));
     proxy.endpoints(slice("a", "TCP", 8080, &[P2, P3]));
@@ -264,6 +264,18 @@ async fn local_policies_keep_the_source(proxy: &mut Proxy) {
 async fn balancer_addresses_work(proxy: &mut Proxy) {
     let spec = json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.5", "loadBalancerIP": "203.0.113.5", "ports": [{ "port": 80 }] });
     proxy.put(service("balanced", spec)).endpoints(slice("balanced", "TCP", 8080, &[P2])).synced().await;
+    assert_eq!(ask("out", "203.0.113.5:80").unwrap(), "p2 10.244.0.1");
+    let guarded = |ranges: serde_json::Value| {
+        service(
+            "balanced",
+            json!({ "type": "LoadBalancer", "clusterIP": "10.96.0.5", "loadBalancerIP": "203.0.113.5", "ports": [{ "port": 80 }],
+                "loadBalancerSourceRanges": ranges }),
+        )
+    };
+    proxy.put(guarded(json!(["192.0.2.8/32", "198.51.100.0/24"]))).synced().await;
+    assert_eq!(ask("out", "203.0.113.5:80"), Err(std::io::ErrorKind::TimedOut), "not among the source ranges");
+    assert!(ask("p3", "10.96.0.5:80").is_ok(), "the cluster IP is not guarded");
+    proxy.put(guarded(json!(["192.0.2.8/31", "192.0.2.9/32"]))).synced().await;
     assert_eq!(ask("out", "203.0.113.5:80").unwrap(), "p2 10.244.0.1");
     proxy.endpoints(slice("balanced", "TCP", 8080, &[])).synced().await;
     // Refusing needs a packet that can be routed at all.

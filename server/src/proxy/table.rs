@@ -85,6 +85,12 @@ fn add_route(share: &mut Share, route: &Route) {
     let key = frontend_key(route.frontend);
     let keeps_source = route.outside.is_some();
     let protocol = route.frontend.protocol();
+    if let Some(sources) = &route.sources {
+        share.elements.insert((Map::Guarded, key.clone()), String::new());
+        for (ip, bits) in sources {
+            share.elements.insert((Map::Allowed, format!("{key} . {ip}/{bits}")), String::new());
+        }
+    }
     let (verdicts, backends, spread, refused) = match route.frontend {
         Frontend::Cluster { .. } => (Map::Services, Map::Backends(protocol), Spread::Plain, None),
         Frontend::Balancer { .. } => {
@@ -315,6 +321,7 @@ impl Table {
   meta l4proto . th dport vmap @ports
  }}
  chain to-services {{
+  ip daddr . meta l4proto . th dport @guarded ip daddr . meta l4proto . th dport . ip saddr != @allowed drop
   ip daddr {service_cidr} ip saddr != {cluster_cidr} meta mark set meta mark or {MARK}
   ip saddr != {cluster_cidr} fib saddr type != local ip daddr . meta l4proto . th dport vmap @outside-services
   ip daddr . meta l4proto . th dport vmap @services
@@ -405,7 +412,7 @@ mod tests {
     fn fragment(last: u8, ips: &[u8], affinity: Option<u32>) -> Fragment {
         let cluster = Frontend::Cluster { ip: Ipv4Addr::new(10, 96, 0, last), protocol: Protocol::Tcp, port: 80 };
         let port = Frontend::NodePort { protocol: Protocol::Udp, port: 30000 + u16::from(last) };
-        let route = |frontend, outside| Route { frontend, target: backends(ips), outside, affinity };
+        let route = |frontend, outside| Route { frontend, target: backends(ips), outside, affinity, sources: None };
         Fragment { routes: vec![route(cluster, None), route(port, Some(backends(&ips[..ips.len().min(1)])))] }
     }
 

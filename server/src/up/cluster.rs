@@ -17,13 +17,14 @@ use super::control_plane::{self, Sealed};
 use super::instance::{Instance, Lock, Record};
 use super::preflight::{self, LOOPBACK, Programs};
 use super::progress::Progress;
+use super::renewal::{Kubeconfigs, Live, Renewal};
 use super::{Options, containerd, etcd, network};
 use crate::api::chain::Chain;
 use crate::api::client::in_process_client;
 use crate::api::user::User;
 use crate::controllers::csr_signing::Sign;
 use crate::informers::Informers;
-use crate::pki::{self, Pki, kubeconfig};
+use crate::pki::{self, Pki};
 use crate::tasks::Tasks;
 use crate::{controllers, dns, kubelet, proxy, scheduler, storage};
 
@@ -179,9 +180,13 @@ pub async fn start(options: &Options, instance: &Instance, tasks: &Tasks, progre
         (None, None) => "using the etcd and containerd that were named",
     });
 
-    let chain = plan.start_api(&pki, tasks).await?;
+    let (chain, live) = plan.start_api(&pki, tasks).await?;
     progress.stage(format!("the API server answers on port {}", plan.record.secure_port));
-    let context = plan.write_kubeconfigs(&pki)?;
+    let kubeconfigs = plan.kubeconfigs()?;
+    kubeconfigs.write(&pki)?;
+    let context = kubeconfigs.user.clone();
+    let kubelet = plan.record.uses_containers.then(|| (plan.node.clone(), plan.kubelet_ips()));
+    tasks.spawn("certificates", Renewal { pki: plan.pki_config(), kubelet, live, kubeconfigs }.run());
 
     let informers = Informers::new(component(&chain, "system:kube-controller-manager"), tasks.clone());
     plan.start_control_plane(&chain, &pki, &informers, tasks).await?;
@@ -284,7 +289,7 @@ impl Plan<'_> {
         Ok(config)
     }
 
-    async fn start_api(&self, pki: &Pki, tasks: &Tasks) -> Result<Chain> {
+    async fn start_api(&self, pki: &Pki, tasks: &Tasks) -> Result<(Chain, Live)> {
         let config = control_plane::Config {
             pki,
             etcd: self.etcd_config(pki)?,
@@ -296,18 +301,15 @@ impl Plan<'_> {
         control_plane::start(config, tasks).await
     }
 
-    /// Writes the administrator's kubeconfig and merges its context into the user's. Returns the latter's path.
-    fn write_kubeconfigs(&self, pki: &Pki) -> Result<PathBuf> {
+    /// Where the administrator's kubeconfig is written and the user's, into which its context is merged.
+    fn kubeconfigs(&self) -> Result<Kubeconfigs> {
         let host = if self.options.bind_address.is_unspecified() { LOOPBACK } else { self.options.bind_address };
         let server = format!("https://{}", SocketAddr::new(host, self.record.secure_port));
-        let context = kubeconfig::Context { name: "kserver", server: &server, ca: pki.cluster.certificate(), client: &pki.admin };
-        context.write_new(&self.instance.admin_kubeconfig())?;
-        let path = match &self.options.kubeconfig {
+        let user = match &self.options.kubeconfig {
             Some(path) => path.clone(),
             None => default_kubeconfig().context("HOME is not set: name a kubeconfig with --kubeconfig")?,
         };
-        context.merge_into(&path).with_context(|| format!("the cluster runs, but its context cannot be added to {}", path.display()))?;
-        Ok(path)
+        Ok(Kubeconfigs { server, own: self.instance.admin_kubeconfig(), user })
     }
 
     /// What tells this process from any other in elections: stable over restarts on the same data.
@@ -357,6 +359,7 @@ impl Plan<'_> {
             domain: DOMAIN.into(),
             cluster_ip: Some(cluster_ip),
             resolv_conf: "/etc/resolv.conf".into(),
+            clients: vec![self.options.pod_cidr.to_string()],
         };
         let running = dns::run(config, informers, tasks).await?;
         let address = running.addresses.first().copied().context("the DNS server has no address")?;
@@ -369,8 +372,13 @@ impl Plan<'_> {
         self.options.service_cluster_ip_range.nth(10)
     }
 
+    /// What the kubelet's server is reached at.
+    fn kubelet_ips(&self) -> Vec<IpAddr> {
+        vec![self.node_ip, LOOPBACK]
+    }
+
     fn kubelet_config(&self, pki: &Pki) -> Result<kubelet::Config> {
-        pki.kubelet_serving(&self.node, &[], &[self.node_ip, LOOPBACK])?;
+        pki.kubelet_serving(&self.node, &[], &self.kubelet_ips())?;
         let serving = pki.dir().join(format!("kubelet-serving-{}", self.node));
         let data = &self.instance.data;
         Ok(kubelet::Config {

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use super::options::Cidr;
+use super::renewal::Live;
 use crate::api::build::{Parts, build};
 use crate::api::chain::Chain;
 use crate::api::listener::{self, ApiServer};
 use crate::cache::Cache;
-use crate::pki::{self, Pki, encryption};
+use crate::pki::{self, LiveCertificate, Pki, encryption};
 use crate::registry::store::{self, Store};
 use crate::registry::{RESOURCES, Ranges, bootstrap};
 use crate::storage::{self, Storage, Transform};
@@ -47,11 +48,11 @@ pub struct Config<'a> {
     pub audit_log: Option<PathBuf>,
 }
 
-/// Starts the API server. It serves when this returns.
+/// Starts the API server. It serves when this returns; the certificates it shows can be replaced.
 ///
 /// # Errors
 /// The first part that does not come up.
-pub async fn start(config: Config<'_>, tasks: &Tasks) -> Result<Chain> {
+pub async fn start(config: Config<'_>, tasks: &Tasks) -> Result<(Chain, Live)> {
     let storage = Storage::connect(&config.etcd, tasks).await.context("connect to etcd")?;
     let cache = Cache::start(&RESOURCES, storage.clone(), tasks);
     tokio::time::timeout(LOAD_LIMIT, cache.loaded()).await.context("etcd does not let itself be read; the log says why")?;
@@ -67,14 +68,15 @@ pub async fn start(config: Config<'_>, tasks: &Tasks) -> Result<Chain> {
     bootstrap::ensure(&store, &born).await.context("create the objects that a cluster is born with")?;
 
     let issuer = Arc::new(config.pki.token_issuer()?);
-    let kubelet_tls = pki::client_config(config.pki.kubelet.certificate(), Some(&config.pki.apiserver_kubelet_client))?;
+    let kubelet_client = LiveCertificate::new(&config.pki.apiserver_kubelet_client)?;
+    let kubelet_tls = pki::live_client_config(config.pki.kubelet.certificate(), kubelet_client.clone())?;
     let parts = Parts { store, issuer, kubelet_tls: Some(Arc::new(kubelet_tls)), audit_log: config.audit_log };
     let chain = build(parts, tasks).await?;
-    let serving = pki::ServingCertificate::new(&config.pki.apiserver)?;
-    let tls = pki::server_config(serving, config.pki.cluster.certificate(), false)?;
+    let apiserver = LiveCertificate::new(&config.pki.apiserver)?;
+    let tls = pki::server_config(apiserver.clone(), config.pki.cluster.certificate(), false)?;
     let listener = TcpListener::bind(config.bind).await.with_context(|| format!("listen on {}", config.bind))?;
     tasks.spawn_draining("api", listener::serve(ApiServer { listener, tls }, chain.clone(), tasks.clone()));
-    Ok(chain)
+    Ok((chain, Live { apiserver, kubelet_client }))
 }
 
 /// Secrets at rest, under the instance's keys.

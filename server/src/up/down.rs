@@ -27,7 +27,7 @@ pub async fn down(instance: &Instance) -> Result<()> {
     if record.uses_containers {
         stop_pods(instance, &record).await?;
     }
-    network::remove_leftovers(instance);
+    network::remove_leftovers(instance)?;
     println!("stopped; the state is kept in {}", instance.data.display());
     Ok(())
 }
@@ -41,19 +41,36 @@ pub async fn reset(instance: &Instance) -> Result<()> {
         println!("nothing to remove: {} does not exist", instance.data.display());
         return Ok(());
     }
-    // A damaged record must not stand in the way of removing everything.
+    // A record that is damaged or missing must not stand in the way of removing everything.
     match instance.record() {
+        Ok(Some(_)) => down(instance).await?,
         Ok(None) if !instance.data.join("pki").is_dir() => {
             bail!("{} does not look like a kserver data directory; nothing was removed", instance.data.display())
         }
-        Ok(_) => down(instance).await?,
-        Err(error) => {
-            println!("{error:#}; going on without it");
-            network::remove_leftovers(instance);
+        without => {
+            if let Err(error) = without {
+                println!("{error:#}; going on without it");
+            }
+            stop_unrecorded(instance).await?;
+            network::remove_leftovers(instance)?;
         }
     }
     std::fs::remove_dir_all(&instance.data).with_context(|| format!("remove {}", instance.data.display()))?;
     println!("removed {}", instance.data.display());
+    Ok(())
+}
+
+/// Stops what an instance runs whose record cannot be read.
+///
+/// # Errors
+/// A kserver still runs on it, or its pods cannot be stopped.
+async fn stop_unrecorded(instance: &Instance) -> Result<()> {
+    // Its process cannot be told from any other without the record, but it holds the lock.
+    let _lock = instance.lock().context("nothing was removed; stop that kserver first")?;
+    if instance.data.join("containerd").is_dir() {
+        // The private containerd holds no other node's pods, so an unknown name is no danger.
+        stop_pods(instance, &Record { uses_containers: true, run: instance.run.clone(), ..Record::default() }).await?;
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ pub mod network;
 pub mod options;
 pub mod preflight;
 pub mod progress;
+pub mod renewal;
 pub mod status;
 
 pub use options::{Options, Where};

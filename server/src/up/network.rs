@@ -4,9 +4,10 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::instance::Instance;
+use crate::kubelet::volumes::mounts;
 
 /// The address this machine is known by: that of the default route, without sending anything.
 ///
@@ -29,30 +30,17 @@ pub fn node_ip() -> Result<IpAddr> {
 }
 
 /// Removes the instance's bridge, mounts, cgroups and run directory. What is not there is fine.
-pub fn remove_leftovers(instance: &Instance) {
+///
+/// # Errors
+/// Something stays mounted below the instance's directories. Then nothing below them may be deleted.
+pub fn remove_leftovers(instance: &Instance) -> Result<()> {
     let _ = Command::new("ip").args(["link", "delete", &instance.bridge()]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    unmount_below(&instance.data);
-    unmount_below(&instance.run);
+    for dir in [&instance.data, &instance.run] {
+        mounts::unmount_tree(dir).with_context(|| format!("unmount what is mounted below {}", dir.display()))?;
+    }
     remove_cgroups(&instance.cgroup());
     let _ = std::fs::remove_dir_all(&instance.run);
-}
-
-/// Unmounts everything mounted at or below a directory, the deepest first.
-pub fn unmount_below(dir: &Path) {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points: Vec<String> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        // The kernel writes a space as \040.
-        .map(|point| point.replace("\\040", " "))
-        .filter(|point| Path::new(point).starts_with(dir))
-        .collect();
-    points.sort_by_key(|p| std::cmp::Reverse(p.len()));
-    for point in points {
-        if let Err(error) = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH) {
-            tracing::warn!(%point, %error, "not unmounted");
-        }
-    }
+    Ok(())
 }
 
 /// Removes an empty cgroup subtree from every hierarchy.

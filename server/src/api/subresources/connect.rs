@@ -3,6 +3,8 @@
 //!
 //! Owns where such a request goes. Must never carry the bytes itself: that is `forward`'s.
 
+mod log_socket;
+
 use std::sync::Arc;
 
 use http::header;
@@ -29,9 +31,11 @@ pub async fn log(call: &Call<'_>) -> Result<Response, ApiError> {
     let pod = typed::<Pod>(call, &call.info.namespace, &call.info.name).await?;
     let spec = pod.spec.unwrap_or_default();
     let container = choose_container(&call.info.name, &spec, call.info.param("container").unwrap_or_default())?;
+    let by_socket = log_socket::is_wanted(&call.parts.headers);
     let Some(node) = spec.node_name.filter(|n| !n.is_empty()) else {
         // Nothing has run, so nothing was said.
-        return Ok(respond::text(http::StatusCode::OK, ""));
+        let nothing = respond::text(http::StatusCode::OK, "");
+        return if by_socket { log_socket::answer(call, nothing) } else { Ok(nothing) };
     };
     let mut query = Query::default();
     for name in LOG_PARAMETERS {
@@ -40,7 +44,16 @@ pub async fn log(call: &Call<'_>) -> Result<Response, ApiError> {
         }
     }
     let path = format!("/containerLogs/{}/{}/{container}{query}", call.info.namespace, call.info.name);
-    let mut response = forward(call, &kubelet(call, &node).await?, &path, Body::empty()).await?;
+    let target = kubelet(call, &node).await?;
+    if by_socket {
+        let mut parts = call.parts.clone();
+        parts.headers = log_socket::without_handshake(&parts.headers);
+        let plain = Call { server: call.server, info: call.info, user: call.user, parts: &parts };
+        let log = forward(&plain, &target, &path, Body::empty()).await?;
+        // An error is told as one, not as a log.
+        return if log.status() == http::StatusCode::OK { log_socket::answer(call, log) } else { Ok(log) };
+    }
+    let mut response = forward(call, &target, &path, Body::empty()).await?;
     response.headers_mut().entry(header::CONTENT_TYPE).or_insert(header::HeaderValue::from_static("text/plain"));
     Ok(response)
 }

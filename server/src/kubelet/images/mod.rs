@@ -1,9 +1,9 @@
 //! Makes sure that a container's image is present: pull policy, credentials, backoff, events (`pkg/kubelet/images/image_manager.go`).
 //!
 //! Owns the pull backoff of every pod and image, and bounds how many pulls run at once.
-//! Image garbage collection is left out: containerd 1.6 cannot pin the pause image, and a full disk shows as DiskPressure.
 
 pub mod credentials;
+pub mod gc;
 pub mod import;
 pub mod name;
 pub mod pause;

@@ -66,6 +66,18 @@ fn set_aside(path: &Path) -> std::io::Result<std::path::PathBuf> {
     Ok(target)
 }
 
+/// Removes a container's log together with what was rotated out of it.
+pub fn remove(path: &Path) {
+    let (Some(name), Some(parent)) = (path.file_name().and_then(|n| n.to_str()), path.parent()) else { return };
+    let rotated = format!("{name}.");
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        if found.to_str().is_some_and(|n| n == name || n.starts_with(&rotated)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +97,17 @@ mod tests {
         left.sort();
         assert_eq!(left.len(), MAX_FILES - 1 + 1, "{left:?}");
         assert!(!left.contains(&"0.log.20260101-000000".to_owned()));
+    }
+
+    #[test]
+    fn a_log_goes_with_its_rotated_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1.log", "1.log.20260101-000000", "11.log", "2.log"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove(&dir.path().join("1.log"));
+        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["11.log", "2.log"]);
     }
 }

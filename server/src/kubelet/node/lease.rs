@@ -7,23 +7,31 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::sync::watch;
 
 /// How long a lease is good.
 const DURATION: i32 = 40;
 const NAMESPACE: &str = "kube-node-lease";
 
-/// Renews a node's lease every `period` for as long as it is polled.
-pub async fn run(client: Client, node: String, uid: String, period: Duration) {
+/// Renews a node's lease every `period` for as long as it is polled. `uid` is that of the Node, which may be made anew: a lease that
+/// belongs to one that is gone would be deleted as garbage.
+pub async fn run(client: Client, node: String, uid: watch::Receiver<String>, period: Duration) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The lease as last written: renewing it takes no read.
     let mut held: Option<Lease> = None;
+    let mut uid = uid;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // At once: whoever made the Node anew may have deleted the lease with the old one.
+            Ok(()) = uid.changed() => {}
+        }
         let mut pause = Duration::from_millis(200);
         loop {
-            match renew(&api, &node, &uid, held.take()).await {
+            let owner = uid.borrow().clone();
+            match renew(&api, &node, &owner, held.take()).await {
                 Ok(lease) => {
                     held = Some(lease);
                     break;

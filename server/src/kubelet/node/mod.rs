@@ -18,7 +18,7 @@ use self::object::{Condition, Facts};
 use self::registration::Registration;
 use super::Kubelet;
 use crate::events::Kind as EventKind;
-use crate::informers::{Change, Informer};
+use crate::informers::Change;
 
 /// Time between looks at the machine (`nodeStatusUpdateFrequency`) and renewals of the lease.
 pub const PERIOD: Duration = Duration::from_secs(10);
@@ -74,14 +74,14 @@ async fn not_ready(kubelet: &Kubelet) -> Option<String> {
 }
 
 /// Keeps the Node's status current and configures the pod network, for as long as it is polled.
-pub async fn run(kubelet: Arc<Kubelet>, nodes: Informer<Node>, facts: Facts) {
+pub async fn run(kubelet: Arc<Kubelet>, facts: Facts) {
     let mut registration = Registration::new(kubelet.client.clone(), facts);
     let node = register(&kubelet, &mut registration).await;
-    let uid = node.metadata.uid.clone().unwrap_or_default();
+    let uid = tokio::sync::watch::Sender::new(node.metadata.uid.clone().unwrap_or_default());
     kubelet.recorder.event(&node, EventKind::Normal, "Starting", "Starting kubelet.");
-    let renewals = lease::run(kubelet.client.clone(), kubelet.config.node_name.clone(), uid, PERIOD);
+    let renewals = lease::run(kubelet.client.clone(), kubelet.config.node_name.clone(), uid.subscribe(), PERIOD);
     kubelet.tasks.spawn("node-lease", renewals);
-    let mut changes = nodes.subscribe();
+    let mut changes = kubelet.nodes.subscribe();
     let mut runtime = kubelet.runtime_up();
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -93,14 +93,17 @@ pub async fn run(kubelet: Arc<Kubelet>, nodes: Informer<Node>, facts: Facts) {
                 Some(Change::Deleted(_)) => {
                     tracing::warn!("the Node object was deleted; registering again");
                     latest = register(&kubelet, &mut registration).await;
+                    uid.send_replace(latest.metadata.uid.clone().unwrap_or_default());
                 }
                 Some(change) => {
                     latest = (**change.object()).clone();
-                    if !configure_network(&kubelet, &latest, &mut ranges) {
+                    let overwritten = registration.reconcile(&latest);
+                    if configure_network(&kubelet, &latest, &mut ranges) {
+                        // containerd watches its directory and needs a moment to load the file.
+                        wait_for_network(&kubelet).await;
+                    } else if !overwritten {
                         continue;
                     }
-                    // containerd watches its directory and needs a moment to load the file.
-                    wait_for_network(&kubelet).await;
                 }
                 None => return,
             },

@@ -17,6 +17,9 @@ use super::machine::{self, Machine};
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
 
+/// Types of the conditions that the kubelet writes.
+pub const OWNED: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+
 /// What describes a node and hardly changes.
 #[derive(Clone)]
 pub struct Facts {

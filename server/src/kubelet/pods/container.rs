@@ -2,6 +2,7 @@
 //!
 //! Pure, but for the sub paths and the files that have to exist before they can be mounted: [`mounts`] makes those.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use k8s_cri::v1::{self as cri, ContainerConfig};
@@ -54,6 +55,8 @@ pub struct Input<'a> {
     pub node_memory: i64,
     /// Where localhost seccomp profiles are.
     pub seccomp: &'a Path,
+    /// Whether the kernel has AppArmor.
+    pub app_armor: bool,
 }
 
 /// The configuration of a container. The error is a message for `CreateContainerConfigError`.
@@ -76,7 +79,7 @@ pub fn config(input: &Input<'_>) -> Result<ContainerConfig, String> {
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
-        linux: Some(cri::LinuxContainerConfig { resources: Some(resources(input)), security_context: Some(security) }),
+        linux: Some(cri::LinuxContainerConfig { resources: Some(resources(pod, container, input.node_memory)), security_context: Some(security) }),
         ..Default::default()
     })
 }
@@ -86,20 +89,23 @@ pub fn log_path(container: &str, restart_count: u32) -> String {
     format!("{container}/{restart_count}.log")
 }
 
-fn resources(input: &Input<'_>) -> cri::LinuxContainerResources {
-    let container = input.container;
-    let limit = spec::limit(container, "cpu").map_or(0, |q| q.millis());
+/// What a container is held to. `node_memory` in bytes.
+pub fn resources(pod: &Pod, container: &Container, node_memory: i64) -> cri::LinuxContainerResources {
+    // Without a limit of its own a container is held to the pod's.
+    let bound = |name: &str| spec::limit(container, name).or_else(|| spec::pod_limit(pod, name));
+    let limit = bound("cpu").map_or(0, |q| q.millis());
     let request = spec::request(container, "cpu").map_or(limit, |q| q.millis());
     cri::LinuxContainerResources {
         cpu_period: cgroups::PERIOD,
         cpu_quota: cgroups::quota(limit),
         cpu_shares: cgroups::shares(request),
-        memory_limit_in_bytes: spec::limit(container, "memory").map_or(0, |q| q.value()),
-        oom_score_adj: cgroups::oom_score_adj(input.pod, container, input.node_memory),
+        memory_limit_in_bytes: bound("memory").map_or(0, |q| q.value()),
+        oom_score_adj: cgroups::oom_score_adj(pod, container, node_memory),
         ..Default::default()
     }
 }
 
+#[allow(deprecated, reason = "older runtimes read the AppArmor profile from its first field only")]
 fn security(input: &Input<'_>) -> Result<cri::LinuxContainerSecurityContext, String> {
     let of_pod = input.pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
     let own = input.container.security_context.clone().unwrap_or_default();
@@ -118,6 +124,8 @@ fn security(input: &Input<'_>) -> Result<cri::LinuxContainerSecurityContext, Str
     let list = |paths: &[&str]| if unmasked { Vec::new() } else { paths.iter().map(|p| (*p).to_owned()).collect() };
     let capabilities = own.capabilities.clone().unwrap_or_default();
     let privileged = own.privileged == Some(true);
+    let app_armor_profile = own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref());
+    let (app_armor, app_armor_text) = sandbox::app_armor(app_armor_profile, input.app_armor);
     let profile = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: Some(cri::Capability {
@@ -137,6 +145,9 @@ fn security(input: &Input<'_>) -> Result<cri::LinuxContainerSecurityContext, Str
         masked_paths: list(&MASKED),
         readonly_paths: list(&READ_ONLY),
         seccomp: Some(sandbox::seccomp(profile.filter(|_| !privileged), input.seccomp)),
+        apparmor: app_armor,
+        apparmor_profile: app_armor_text,
+        selinux_options: sandbox::se_linux(own.se_linux_options.as_ref().or(of_pod.se_linux_options.as_ref())),
         ..Default::default()
     })
 }
@@ -172,16 +183,14 @@ pub fn mounts(place: &Place<'_>, volumes: &PodVolumes) -> Result<Vec<cri::Mount>
         let host = spec::host_network(place.pod).then(|| std::fs::read_to_string("/etc/hosts").unwrap_or_default());
         let (name, domain) = dns::host_name(place.pod, place.domain);
         let text = dns::hosts_file(place.pod, place.pod_ips, &name, &domain, host.as_deref());
-        write_in_place(&path, &text)?;
+        write_in_place(&path, &text, 0o644)?;
         list.push(plain("/etc/hosts", &path));
     }
     let last_words = container.termination_message_path.as_deref().unwrap_or_default();
     if !last_words.is_empty() {
         let path = place.dir.join("containers").join(&container.name).join(format!("{:08x}", rand::random::<u32>()));
-        write_in_place(&path, "")?;
         // Containers that do not run as root write to it as well.
-        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
-        std::fs::set_permissions(&path, mode).map_err(|e| e.to_string())?;
+        write_in_place(&path, "", 0o666)?;
         list.push(plain(last_words, &path));
     }
     Ok(list)
@@ -207,16 +216,16 @@ fn plain(container_path: &str, host_path: &Path) -> cri::Mount {
     cri::Mount { container_path: container_path.into(), host_path: host_path.to_string_lossy().into_owned(), ..Default::default() }
 }
 
-/// Writes without replacing the file, which running containers have mounted.
-fn write_in_place(path: &Path, text: &str) -> Result<(), String> {
+/// Writes without replacing the file, which running containers have mounted. The mode holds whatever this process's umask is.
+fn write_in_place(path: &Path, text: &str, mode: u32) -> Result<(), String> {
     let fail = |e: std::io::Error| format!("writing {}: {e}", path.display());
-    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
+    if !std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(fail)?;
+        }
+        std::fs::write(path, text).map_err(fail)?;
     }
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(fail)?;
-    }
-    std::fs::write(path, text).map_err(fail)
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)
 }
 
 fn volume_mount(place: &Place<'_>, mount: &VolumeMount, index: usize, volume: &Mounted) -> Result<cri::Mount, String> {
@@ -283,6 +292,7 @@ mod tests {
             target_id: None,
             node_memory: 1 << 30,
             seccomp: Path::new("/seccomp"),
+            app_armor: true,
         })
     }
 
@@ -316,6 +326,15 @@ mod tests {
             assert_eq!(result.is_some(), message.is_some(), "{user} {image:?} {result:?}");
             assert!(result.unwrap_or_default().starts_with(message.unwrap_or_default()));
         }
+    }
+
+    #[test]
+    fn files_get_their_mode_even_if_they_were_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pod/etc-hosts");
+        write_in_place(&path, "x", 0o600).unwrap();
+        write_in_place(&path, "x", 0o644).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn cluster_first(pod: &Pod, cluster: &Cluster<'_>, host: DnsConfig) -> DnsConfig
     DnsConfig { servers: vec![cluster.dns.to_string()], searches, options: vec!["ndots:5".into()] }
 }
 
-/// Host name and domain (`GeneratePodHostNameAndDomain`).
+/// Host name and domain (`GeneratePodHostNameAndDomain`). The name is the short one, also with `setHostnameAsFQDN`.
 pub fn host_name(pod: &Pod, domain: &str) -> (String, String) {
     let spec = spec::spec(pod);
     if let Some(name) = spec.hostname_override.filter(|n| !n.is_empty()) {
@@ -98,10 +98,14 @@ pub fn host_name(pod: &Pod, domain: &str) -> (String, String) {
     }
     let sub = spec.subdomain.filter(|s| !s.is_empty());
     let full = sub.map(|s| format!("{s}.{}.svc.{domain}", spec::namespace(pod))).unwrap_or_default();
-    if spec.set_hostname_as_fqdn == Some(true) && !full.is_empty() {
-        return (format!("{name}.{full}"), full);
-    }
     (name, full)
+}
+
+/// The host name that the kernel is to report in the pod: with `setHostnameAsFQDN` the full one.
+pub fn kernel_host_name(pod: &Pod, domain: &str) -> String {
+    let (name, full) = host_name(pod, domain);
+    let as_fqdn = pod.spec.as_ref().and_then(|s| s.set_hostname_as_fqdn) == Some(true);
+    if as_fqdn && !full.is_empty() { format!("{name}.{full}") } else { name }
 }
 
 /// The text of a pod's `/etc/hosts`. `host` is the node's own file for pods in the host's network, `None` for others.
@@ -181,6 +185,12 @@ mod tests {
         let text = hosts_file(&named, &["10.0.0.9".parse().unwrap()], &name, &domain, None);
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("10.0.0.9\th.s.n.svc.cluster.local\th\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"));
+        let mut full = named.clone();
+        full.spec.as_mut().unwrap().set_hostname_as_fqdn = Some(true);
+        assert_eq!(kernel_host_name(&full, "cluster.local"), "h.s.n.svc.cluster.local");
+        let (name, domain) = host_name(&full, "cluster.local");
+        assert_eq!(hosts_file(&full, &["10.0.0.9".parse().unwrap()], &name, &domain, None), text);
+        assert_eq!(kernel_host_name(&plain, "cluster.local"), "p");
         let long = Pod {
             metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 name: Some(format!("{}-x", "a".repeat(62))),

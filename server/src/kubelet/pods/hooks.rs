@@ -8,15 +8,13 @@ use k8s_openapi::api::core::v1::{LifecycleHandler, TCPSocketAction};
 
 use crate::kubelet::probes::check::{self, Outcome, Target};
 
-/// Longest time an HTTP hook may take.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Runs a hook to its end. The error is for the user.
+/// Runs a hook to its end: it has no time limit of its own. The error is for the user.
 pub async fn run(target: &Target, handler: &LifecycleHandler) -> Result<(), String> {
     let outcome = if let Some(action) = &handler.exec {
-        check::exec(target, action, Duration::ZERO).await
+        check::exec(target, action, None).await
     } else if let Some(action) = &handler.http_get {
-        check::http_get(target, action, HTTP_TIMEOUT, "kube-lifecycle/1.36").await
+        // Whatever the server answers, it has been told.
+        check::http_hook(target, action, "kube-lifecycle/1.36").await
     } else if let Some(action) = &handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(action.seconds).unwrap_or(0))).await;
         Outcome::Success

@@ -7,13 +7,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::kubelet::runtime::observe::Observed;
+use crate::kubelet::status::Failure;
 
-/// The mailbox of one worker. Every field has one writer: the dispatcher; `observed` is the worker's own.
+/// The mailbox of one worker. Every field has one writer: the dispatcher; `observed` is the worker's own, `evicted` the eviction's.
 pub struct Mailbox {
     pod: Mutex<Arc<Pod>>,
     changed: Arc<Notify>,
     stopping: watch::Sender<Stopping>,
     observed: watch::Sender<Arc<Observed>>,
+    evicted: Mutex<Option<Failure>>,
 }
 
 /// Whether and how the pod is to stop.
@@ -35,6 +37,7 @@ impl Mailbox {
             pod: Mutex::new(pod),
             changed: Arc::new(Notify::new()),
             observed: watch::Sender::new(Arc::default()),
+            evicted: Mutex::default(),
         };
         mailbox.nudge();
         mailbox
@@ -56,6 +59,17 @@ impl Mailbox {
     /// Makes the worker look at the runtime again.
     pub fn nudge(&self) {
         self.changed.notify_one();
+    }
+
+    /// Makes the worker end its pod.
+    pub fn evict(&self, why: Failure) {
+        self.evicted.lock().get_or_insert(why);
+        self.nudge();
+    }
+
+    /// Why the pod is to be ended, if it is.
+    pub fn evicted(&self) -> Option<Failure> {
+        self.evicted.lock().clone()
     }
 
     /// Notified with every letter and nudge.

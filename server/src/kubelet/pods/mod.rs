@@ -11,14 +11,17 @@ pub mod kill;
 pub mod mailbox;
 pub mod orphans;
 pub mod plan;
+pub mod predicates;
 pub mod report;
+pub mod resize;
 pub mod sandbox;
 pub mod spec;
 pub mod start;
+pub mod storage;
 pub mod terminate;
 pub mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -33,6 +36,8 @@ use crate::informers::Change;
 #[derive(Default)]
 pub struct Workers {
     mailboxes: Mutex<HashMap<String, Arc<Mailbox>>>,
+    /// UIDs of the pods that were taken on; one is decided about after the other.
+    admitted: Mutex<HashSet<String>>,
 }
 
 impl Workers {
@@ -46,6 +51,16 @@ impl Workers {
     /// The mailbox of a pod.
     pub fn get(&self, uid: &str) -> Option<Arc<Mailbox>> {
         self.mailboxes.lock().get(uid).cloned()
+    }
+
+    /// Decides whether a pod is taken on, knowing which ones were before it.
+    pub fn admit<R>(&self, uid: &str, refuse: impl FnOnce(&HashSet<String>) -> Option<R>) -> Option<R> {
+        let mut admitted = self.admitted.lock();
+        let refused = refuse(&admitted);
+        if refused.is_none() {
+            admitted.insert(uid.to_owned());
+        }
+        refused
     }
 
     /// Every mailbox.
@@ -88,5 +103,6 @@ fn deliver(kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, gone: bool) {
     kubelet.tasks.clone().spawn(name, async move {
         Worker::new(kubelet.clone(), mailbox).run().await;
         kubelet.workers.mailboxes.lock().remove(&uid);
+        kubelet.workers.admitted.lock().remove(&uid);
     });
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use k8s_cri::v1::{self as cri, NamespaceMode, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, SELinuxOptions, SeccompProfile};
 
 use super::{dns, spec};
 use crate::kubelet::cgroups;
@@ -25,6 +25,8 @@ pub struct Input<'a> {
     pub logs: &'a Path,
     /// Where localhost seccomp profiles are.
     pub seccomp: &'a Path,
+    /// Whether the kernel has AppArmor.
+    pub app_armor: bool,
 }
 
 /// `<logs>/<namespace>_<name>_<uid>`
@@ -35,7 +37,7 @@ pub fn log_directory(logs: &Path, pod: &Pod) -> std::path::PathBuf {
 /// The configuration of a sandbox.
 pub fn config(input: &Input<'_>) -> PodSandboxConfig {
     let pod = input.pod;
-    let (hostname, _) = dns::host_name(pod, input.dns.domain);
+    let hostname = dns::kernel_host_name(pod, input.dns.domain);
     let limits = cgroups::pod_limits(pod);
     PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
@@ -117,6 +119,30 @@ pub fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> cri::SecurityPro
     cri::SecurityProfile { profile_type: kind as i32, localhost_ref: path }
 }
 
+/// An AppArmor profile in CRI's terms, and as the string that older runtimes read (`getAppArmorProfile` in
+/// `pkg/kubelet/kuberuntime/helpers_linux.go`). Nothing where the kernel has no AppArmor.
+pub fn app_armor(profile: Option<&AppArmorProfile>, supported: bool) -> (Option<cri::SecurityProfile>, String) {
+    use cri::security_profile::ProfileType;
+    let Some(profile) = profile.filter(|_| supported) else { return (None, String::new()) };
+    let name = profile.localhost_profile.clone().unwrap_or_default();
+    let (kind, reference, text) = match profile.type_.as_str() {
+        "RuntimeDefault" => (ProfileType::RuntimeDefault, String::new(), "runtime/default".to_owned()),
+        "Localhost" => (ProfileType::Localhost, name.clone(), format!("localhost/{name}")),
+        _ => (ProfileType::Unconfined, String::new(), "unconfined".to_owned()),
+    };
+    (Some(cri::SecurityProfile { profile_type: kind as i32, localhost_ref: reference }), text)
+}
+
+/// SELinux options in CRI's terms.
+pub fn se_linux(options: Option<&SELinuxOptions>) -> Option<cri::SeLinuxOption> {
+    options.cloned().map(|o| cri::SeLinuxOption {
+        user: o.user.unwrap_or_default(),
+        role: o.role.unwrap_or_default(),
+        r#type: o.type_.unwrap_or_default(),
+        level: o.level.unwrap_or_default(),
+    })
+}
+
 fn security(input: &Input<'_>) -> cri::LinuxSandboxSecurityContext {
     let pod = input.pod;
     let context = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
@@ -131,6 +157,8 @@ fn security(input: &Input<'_>) -> cri::LinuxSandboxSecurityContext {
         // A privileged container is refused in a sandbox that is not.
         privileged: spec::containers(pod).iter().any(|(_, c)| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true)),
         seccomp: Some(seccomp(context.seccomp_profile.as_ref(), input.seccomp)),
+        apparmor: app_armor(context.app_armor_profile.as_ref(), input.app_armor).0,
+        selinux_options: se_linux(context.se_linux_options.as_ref()),
         ..Default::default()
     }
 }
@@ -143,7 +171,7 @@ mod tests {
     fn sandbox(spec: Value) -> PodSandboxConfig {
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": spec })).unwrap();
         let dns = dns::Cluster { dns: "10.0.0.10".parse().unwrap(), domain: "cluster.local", host: "" };
-        config(&Input { pod: &pod, attempt: 2, dns, cgroup_root: "/k", logs: Path::new("/logs"), seccomp: Path::new("/seccomp") })
+        config(&Input { pod: &pod, attempt: 2, dns, cgroup_root: "/k", logs: Path::new("/logs"), seccomp: Path::new("/seccomp"), app_armor: true })
     }
 
     #[test]
@@ -157,6 +185,25 @@ mod tests {
         assert_eq!(linux.cgroup_parent, "/k/besteffort/podu");
         let options = linux.security_context.unwrap().namespace_options.unwrap();
         assert_eq!((options.network(), options.pid(), options.ipc()), (NamespaceMode::Pod, NamespaceMode::Container, NamespaceMode::Pod));
+    }
+
+    #[test]
+    fn profiles_reach_the_runtime_where_the_kernel_knows_them() {
+        let profile = |kind: &str| AppArmorProfile { type_: kind.into(), localhost_profile: (kind == "Localhost").then(|| "web".into()) };
+        for (kind, supported, expected) in [
+            ("RuntimeDefault", true, "runtime/default"),
+            ("Localhost", true, "localhost/web"),
+            ("Unconfined", true, "unconfined"),
+            ("Unconfined", false, ""),
+        ] {
+            let (structured, text) = app_armor(Some(&profile(kind)), supported);
+            assert_eq!((structured.is_some(), text.as_str()), (supported, expected), "{kind}");
+        }
+        let config = sandbox(json!({ "containers": [{ "name": "a" }], "securityContext": {
+            "seLinuxOptions": { "level": "s0:c1" }, "appArmorProfile": { "type": "RuntimeDefault" } } }));
+        let context = config.linux.unwrap().security_context.unwrap();
+        assert_eq!(context.selinux_options.unwrap().level, "s0:c1");
+        assert!(context.apparmor.is_some());
     }
 
     #[test]

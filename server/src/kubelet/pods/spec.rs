@@ -2,7 +2,7 @@
 //!
 //! Pure functions only.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Wire;
 use shared::quantity::Quantity;
 
@@ -108,6 +108,15 @@ pub fn qos_class(pod: &Pod) -> &'static str {
         }
     }
     let (mut any, mut guaranteed) = (false, true);
+    if let Some(resources) = pod_resources(pod) {
+        // Pod-level resources decide alone (KEP-2837).
+        for resource in ["cpu", "memory"] {
+            let (request, limit) = (amount(resources.requests.as_ref(), resource), amount(resources.limits.as_ref(), resource));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+        return class(any, guaranteed);
+    }
     for (_, container) in containers(pod).iter().filter(|(kind, _)| *kind != Kind::Ephemeral) {
         for resource in ["cpu", "memory"] {
             let (request, limit) = (request(container, resource), limit(container, resource));
@@ -115,6 +124,10 @@ pub fn qos_class(pod: &Pod) -> &'static str {
             guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
         }
     }
+    class(any, guaranteed)
+}
+
+fn class(any: bool, guaranteed: bool) -> &'static str {
     match (any, guaranteed) {
         (false, _) => "BestEffort",
         (true, true) => "Guaranteed",
@@ -124,6 +137,25 @@ pub fn qos_class(pod: &Pod) -> &'static str {
 
 fn amount(list: Option<&std::collections::BTreeMap<String, Wire>>, resource: &str) -> Option<Quantity> {
     list?.get(resource).map(Quantity::of).filter(|q| !q.is_zero())
+}
+
+/// Resources of the pod as a whole, if it names CPU or memory (`IsPodLevelResourcesSet` in `component-helpers/resource/helpers.go`).
+fn pod_resources(pod: &Pod) -> Option<&ResourceRequirements> {
+    let resources = pod.spec.as_ref()?.resources.as_ref()?;
+    let named = |list: &Option<std::collections::BTreeMap<String, Wire>>| {
+        list.iter().flatten().any(|(name, _)| name == "cpu" || name == "memory" || name.starts_with("hugepages-"))
+    };
+    (named(&resources.requests) || named(&resources.limits)).then_some(resources)
+}
+
+/// The limit of a pod as a whole, unless zero or absent.
+pub fn pod_limit(pod: &Pod, resource: &str) -> Option<Quantity> {
+    amount(pod_resources(pod)?.limits.as_ref(), resource)
+}
+
+/// The request of a pod as a whole, unless zero or absent.
+pub fn pod_request(pod: &Pod, resource: &str) -> Option<Quantity> {
+    amount(pod_resources(pod)?.requests.as_ref(), resource)
 }
 
 /// A container's limit, unless zero or absent.
@@ -156,6 +188,19 @@ mod tests {
             (json!({ "limits": { "memory": "1Gi" } }), "Burstable"),
         ] {
             let pod = pod(json!({ "containers": [{ "name": "a", "resources": resources }] }));
+            assert_eq!(qos_class(&pod), class, "{resources}");
+        }
+    }
+
+    #[test]
+    fn pod_level_resources_decide_about_the_class() {
+        for (resources, class) in [
+            (json!({ "limits": { "cpu": "1", "memory": "1Gi" } }), "Guaranteed"),
+            (json!({ "limits": { "cpu": "1" } }), "Burstable"),
+            (json!({ "requests": { "memory": "1Gi" } }), "Burstable"),
+            (json!({}), "BestEffort"),
+        ] {
+            let pod = pod(json!({ "resources": resources, "containers": [{ "name": "a" }] }));
             assert_eq!(qos_class(&pod), class, "{resources}");
         }
     }

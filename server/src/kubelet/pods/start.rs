@@ -48,6 +48,7 @@ pub fn sandbox_config(kubelet: &Kubelet, pod: &Pod, attempt: u32) -> k8s_cri::v1
         cgroup_root: &kubelet.config.cgroup_root,
         logs: &kubelet.logs_dir(),
         seccomp: &kubelet.seccomp_dir(),
+        app_armor: kubelet.abilities.app_armor,
     })
 }
 
@@ -59,10 +60,11 @@ pub async fn sandbox(kubelet: &Kubelet, pod: &Arc<Pod>, attempt: u32) -> Result<
     if let Err(error) = std::fs::create_dir_all(&logs).and_then(|()| kubelet.cgroups.create(&group, &limits)) {
         tracing::warn!(pod = %spec::title(pod), %error, "log directory or cgroup not prepared");
     }
-    let mut attempt = attempt;
+    kubelet.weigh_classes();
+    let (mut attempt, last) = (attempt, attempt.saturating_add(NAME_TRIES));
     let id = loop {
         match kubelet.runtime.run_sandbox(sandbox_config(kubelet, pod, attempt)).await {
-            Err(error) if error.message().contains("is reserved for") && attempt < NAME_TRIES => attempt += 1,
+            Err(error) if error.message().contains("is reserved for") && attempt < last => attempt += 1,
             other => break other?,
         }
     };
@@ -132,6 +134,7 @@ async fn create(context: &Context<'_>, start: &Start, container: &Container, ima
         NotStarted { waiting: waiting("CreateContainerConfigError", message), retry_in: Some(RETRY), is_config: true }
     };
     let mut start = start.clone();
+    let last = start.restart_count.saturating_add(NAME_TRIES);
     loop {
         let config = configure(context, &start, container, image, &sandbox.ips).await.map_err(config_error)?;
         let of_sandbox = sandbox_config(kubelet, pod, sandbox.attempt);
@@ -141,7 +144,7 @@ async fn create(context: &Context<'_>, start: &Start, container: &Container, ima
                 return Ok(id);
             }
             // A create that was interrupted may have kept the name.
-            Err(error) if error.message().contains("is reserved for") && start.restart_count < NAME_TRIES => start.restart_count += 1,
+            Err(error) if error.message().contains("is reserved for") && start.restart_count < last => start.restart_count += 1,
             Err(error) => {
                 let message = error.message().to_owned();
                 report.event(EventKind::Warning, "Failed", format!("Error: {message}"));
@@ -189,17 +192,21 @@ async fn configure(
         image_user: (found.uid.map(|u| u.value), &found.username),
         env: &env,
         mounts,
-        target_id: target(context, &start.name),
+        target_id: target(pod, context.observed, &start.name)?,
         node_memory: kubelet.machine.memory,
         seccomp: &kubelet.seccomp_dir(),
+        app_armor: kubelet.abilities.app_armor,
     })
 }
 
-/// The container whose processes an ephemeral container wants to see.
-fn target(context: &Context<'_>, name: &str) -> Option<String> {
-    let ephemeral = context.pod.spec.as_ref()?.ephemeral_containers.as_ref()?.iter().find(|c| c.name == name)?;
-    let wanted = ephemeral.target_container_name.as_deref().filter(|n| !n.is_empty())?;
-    context.observed.current(wanted).map(|c| c.id.clone())
+/// The container whose processes an ephemeral container wants to see. It has to run (`getTargetID` in
+/// `pkg/kubelet/kuberuntime/kuberuntime_container.go`).
+fn target(pod: &Pod, observed: &Observed, name: &str) -> Result<Option<String>, String> {
+    let mut ephemeral = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    let wanted = ephemeral.find(|c| c.name == name).and_then(|c| c.target_container_name.as_deref()).filter(|n| !n.is_empty());
+    let Some(wanted) = wanted else { return Ok(None) };
+    let running = observed.current(wanted).filter(|c| c.state == observe::State::Running);
+    running.map(|c| Some(c.id.clone())).ok_or_else(|| format!("unable to find target container {wanted}"))
 }
 
 async fn post_start(context: &Context<'_>, kind: Kind, container: &Container, id: &str, report: &ContainerReport) -> Result<(), NotStarted> {
@@ -237,5 +244,26 @@ fn stub() -> observe::Container {
         image_id: String::new(),
         hash: String::new(),
         log_path: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ephemeral_container_needs_its_target_to_run() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({ "spec": {
+            "containers": [{ "name": "a" }],
+            "ephemeralContainers": [{ "name": "free" }, { "name": "debug", "targetContainerName": "a" }],
+        } }))
+        .unwrap();
+        let sandbox = Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: 1, ips: vec![] };
+        let container = observe::Container { id: "a1".into(), name: "a".into(), sandbox_id: "s".into(), ..stub() };
+        let mut observed = Observed { sandboxes: vec![sandbox], containers: vec![container] };
+        assert_eq!(target(&pod, &observed, "free"), Ok(None));
+        assert_eq!(target(&pod, &observed, "debug"), Ok(Some("a1".into())));
+        observed.containers[0].state = observe::State::Exited;
+        assert_eq!(target(&pod, &observed, "debug"), Err("unable to find target container a".into()));
     }
 }

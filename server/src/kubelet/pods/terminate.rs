@@ -26,8 +26,9 @@ impl Worker {
         let mut observed = observed;
         if observed.is_alive() {
             self.publish(pod, &observed);
-            self.probes.stop();
-            if let Err(error) = self.kill(pod, &observed, stop).await {
+            self.probes.stop_restarts();
+            // What still serves is to get its traffic, so readiness goes on being told.
+            if let Err(error) = self.reporting(pod, &observed, self.kill(pod, &observed, stop)).await {
                 return self.failed(pod, &error);
             }
             observed = match self.observe(pod).await {
@@ -67,7 +68,9 @@ impl Worker {
     /// Stops everything within the grace period; a shorter one that arrives meanwhile takes over.
     async fn kill(&self, pod: &Arc<Pod>, observed: &Observed, stop: Stopping) -> Result<(), RuntimeError> {
         let grace_of = |stop: Stopping| match stop.grace {
-            Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)),
+            Some(seconds) => kill::grace(seconds),
+            // `immediateEvictionGracePeriodSeconds`
+            None if self.mailbox.evicted().is_some() => kill::grace(1),
             None => kill::default_grace(pod),
         };
         let mut news = self.mailbox.stopping();

@@ -16,7 +16,7 @@ use super::mailbox::Mailbox;
 use super::plan::{self, Health, Plan, Start, Waiting};
 use super::report::ContainerReport;
 use super::start::{self, NotStarted};
-use super::{admit, container, kill, spec};
+use super::{admit, container, kill, predicates, resize, spec};
 use crate::events::Kind as EventKind;
 use crate::kubelet::Kubelet;
 use crate::kubelet::images::Report;
@@ -32,6 +32,8 @@ use crate::kubelet::volumes::{self, PodVolumes};
 /// Pause after a failure of the runtime, doubled up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
+/// Time until a resize that could not be done is tried again.
+const RESIZE_RETRY: Duration = Duration::from_secs(30);
 /// How long CRI's state may lag behind containerd's events.
 const LAG: Duration = Duration::from_secs(2);
 
@@ -63,10 +65,16 @@ pub struct Worker {
     /// Nothing is to be started any more.
     pub(super) ended: bool,
     pub(super) cleaned: bool,
-    pub(super) pause: Duration,
+    pause: Duration,
+    /// Something has failed in this round.
+    troubled: bool,
     pub(super) volumes: PodVolumes,
     cache: Cache,
     refs: PodRefs,
+    /// Ephemeral containers when `refs` were collected: nothing else that refers to an object can be added to a pod.
+    refs_of: usize,
+    pub(super) applied: resize::Applied,
+    pub(super) resized: Option<status::Resize>,
     volumes_are_due: bool,
     volumes_of: Option<Arc<Pod>>,
     backoff: HashMap<String, Backoff>,
@@ -81,14 +89,18 @@ impl Worker {
         Worker {
             writer: StatusWriter::new(&pod),
             probes: Probes::new(&kubelet.tasks, mailbox.changed()),
+            refs_of: ephemeral_containers(&pod),
             refs: if terminal { PodRefs::default() } else { kubelet.refs.of(&pod) },
             waiting: HashMap::new(),
             failure: failure_before(&pod),
             ended: terminal,
             cleaned: false,
             pause: FIRST_PAUSE,
+            troubled: false,
             cache: Cache::default(),
             volumes: PodVolumes::default(),
+            applied: resize::Applied::default(),
+            resized: None,
             volumes_are_due: true,
             volumes_of: None,
             backoff: HashMap::new(),
@@ -109,10 +121,8 @@ impl Worker {
 
     async fn live(&mut self) {
         let pod = self.mailbox.pod();
-        let started = pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
-        if let Some(failure) = admit::refuse(&pod, self.kubelet.abilities).filter(|_| !started && !self.ended) {
-            self.kubelet.recorder.event(&*pod, EventKind::Warning, &failure.reason, failure.message.clone());
-            self.failure = Some(failure);
+        if !has_started(&pod) && !self.ended && !self.mailbox.stopping().borrow().wanted {
+            self.admit(&pod);
         }
         loop {
             match self.step().await {
@@ -123,17 +133,56 @@ impl Worker {
         }
     }
 
+    /// Takes a new pod on, or fails it.
+    fn admit(&mut self, pod: &Pod) {
+        let kubelet = &self.kubelet;
+        let refused = kubelet.workers.admit(spec::uid(pod), |admitted| {
+            admit::refuse(pod, kubelet.abilities).or_else(|| {
+                let node = kubelet.nodes.get("", &kubelet.config.node_name)?;
+                let mut others = kubelet.pods.list();
+                others.retain(|other| has_started(other) || admitted.contains(spec::uid(other)));
+                predicates::refuse(pod, &node, &others)
+            })
+        });
+        if let Some(failure) = refused {
+            kubelet.recorder.event(pod, EventKind::Warning, &failure.reason, failure.message.clone());
+            self.failure = Some(failure);
+        }
+    }
+
     async fn step(&mut self) -> Next {
+        self.troubled = false;
+        let next = self.round().await;
+        if !self.troubled {
+            self.pause = FIRST_PAUSE;
+        }
+        next
+    }
+
+    async fn round(&mut self) -> Next {
         let pod = self.mailbox.pod();
+        self.writer.reconcile(&pod);
         let observed = match self.observe(&pod).await {
             Ok(observed) => observed,
             Err(error) => return self.failed(&pod, &error),
         };
-        self.pause = FIRST_PAUSE;
         let stop = *self.mailbox.stopping().borrow();
         // Somebody else may have ended it, for instance a controller that failed it.
         self.ended |= status::is_final(pod.status.as_ref());
         self.check_deadline(&pod);
+        if !self.ended
+            && self.failure.is_none()
+            && let Some(evicted) = self.mailbox.evicted()
+        {
+            self.kubelet.recorder.event(&*pod, EventKind::Warning, &evicted.reason, evicted.message.clone());
+            self.failure = Some(evicted);
+        }
+        if !self.ended && self.refs_of != ephemeral_containers(&pod) {
+            self.refs = self.kubelet.refs.of(&pod);
+            self.refs_of = ephemeral_containers(&pod);
+            // Until the new objects are known.
+            self.volumes_are_due = true;
+        }
         if stop.wanted || self.ended || self.failure.is_some() {
             return self.terminate(&pod, observed, stop).await;
         }
@@ -163,9 +212,15 @@ impl Worker {
     /// After the runtime failed us: say so and try again later.
     pub(super) fn failed(&mut self, pod: &Pod, error: &RuntimeError) -> Next {
         tracing::warn!(pod = %spec::title(pod), call = error.call, %error, "container runtime failed");
+        Next::Wait(Some(self.back_off()))
+    }
+
+    /// How long to wait after a failure: twice as long as after the one before, until a round succeeds.
+    fn back_off(&mut self) -> Duration {
+        self.troubled = true;
         let pause = self.pause;
         self.pause = (pause * 2).min(MAX_PAUSE);
-        Next::Wait(Some(pause))
+        pause
     }
 
     /// What the runtime has, not older than the last event about it.
@@ -202,13 +257,14 @@ impl Worker {
     fn deadline_in(&self, pod: &Pod) -> Option<Duration> {
         let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
         let start = pod.status.as_ref().and_then(|s| s.start_time.clone()).or_else(|| self.writer.written().start_time)?;
-        let left = start.0.as_second() + seconds - Timestamp::now().as_second();
+        let left = start.0.as_second().saturating_add(seconds) - Timestamp::now().as_second();
         Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
     }
 
     /// One round for a pod that is to run.
     async fn sync(&mut self, pod: &Arc<Pod>, mut observed: Observed) -> Next {
         self.watch_health(pod, &observed);
+        self.resize(pod, &observed).await;
         let health = self.probes.health();
         let mut plan = self.plan(pod, &observed, &health);
         self.note_waiting(pod, &observed, &plan);
@@ -237,7 +293,9 @@ impl Worker {
             Acted::Something => Next::Again,
             Acted::Nothing(wake) => {
                 self.collect_garbage(&observed).await;
-                let wakes = [wake, self.volumes.renew_in(), self.deadline_in(pod), self.hold_ends()];
+                // Room for a larger pod appears without a word to this one.
+                let room = self.resized.as_ref().map(|_| RESIZE_RETRY);
+                let wakes = [wake, self.volumes.renew_in(), self.deadline_in(pod), self.hold_ends(), room];
                 if self.volumes.renew_in().is_some_and(|d| d.is_zero()) {
                     self.volumes_are_due = true;
                 }
@@ -299,8 +357,13 @@ impl Worker {
             self.kubelet.recorder.event(&**pod, EventKind::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
         }
         for old in &observed.sandboxes {
-            // Frees the address also of a sandbox whose pause process died.
-            if let Err(error) = self.kubelet.runtime.stop_sandbox(&old.id).await {
+            // Frees the address also of a sandbox whose pause process died. One that never held a container has nothing to tell.
+            let used = observed.containers.iter().any(|c| c.sandbox_id == old.id);
+            let mut freed = self.kubelet.runtime.stop_sandbox(&old.id).await;
+            if freed.is_ok() && !used {
+                freed = self.kubelet.runtime.remove_sandbox(&old.id).await;
+            }
+            if let Err(error) = freed {
                 return Err(self.failed(pod, &error));
             }
         }
@@ -343,10 +406,8 @@ impl Worker {
             }
             Err(error) => {
                 self.kubelet.recorder.event(&**pod, EventKind::Warning, "FailedMount", error.to_string());
-                let pause = self.pause;
-                self.pause = (pause * 2).min(MAX_PAUSE);
                 // A missing ConfigMap or Secret that appears wakes the worker sooner.
-                Err(Next::Wait(Some(pause)))
+                Err(Next::Wait(Some(self.back_off())))
             }
         }
     }
@@ -356,10 +417,11 @@ impl Worker {
         let kubelet = self.kubelet.clone();
         for kill in &plan.kill {
             let Some(container) = observed.containers.iter().find(|c| c.id == kill.id) else { continue };
-            let grace = kill.grace.and_then(|g| u64::try_from(g).ok()).map_or_else(|| kill::default_grace(pod), Duration::from_secs);
-            if let Err(error) = kill::container(&kubelet, pod, container, grace, true, kill.message.clone()).await {
+            let grace = kill.grace.map_or_else(|| kill::default_grace(pod), kill::grace);
+            let killing = kill::container(&kubelet, pod, container, grace, true, kill.message.clone());
+            if let Err(error) = self.reporting(pod, observed, killing).await {
                 tracing::warn!(pod = %spec::title(pod), %error, "container not killed");
-                return Acted::Nothing(Some(FIRST_PAUSE));
+                return Acted::Nothing(Some(self.back_off()));
             }
             if container.state == State::Created {
                 let _ = kubelet.runtime.remove_container(&container.id).await;
@@ -385,12 +447,16 @@ impl Worker {
         let kubelet = self.kubelet.clone();
         let context = start::Context { kubelet: &kubelet, pod, observed, refs: &self.refs, volumes: &self.volumes };
         let mut stopping = self.mailbox.stopping();
-        let result = tokio::select! {
-            biased;
-            result = start::start(&context, start) => result,
-            // A long pull or hook must not hold a deletion up; what was half done is found by the next observation.
-            _ = stopping.wait_for(|s| s.wanted) => return true,
+        let starting = async {
+            tokio::select! {
+                biased;
+                result = start::start(&context, start) => Some(result),
+                // A long pull or hook must not hold a deletion up; what was half done is found by the next observation.
+                _ = stopping.wait_for(|s| s.wanted) => None,
+            }
         };
+        let result = self.reporting(pod, observed, starting).await;
+        let Some(result) = result else { return true };
         let Err(NotStarted { waiting, retry_in, is_config }) = result else {
             self.waiting.remove(&start.name);
             return true;
@@ -402,6 +468,28 @@ impl Worker {
         }
         self.publish(pod, observed);
         exists
+    }
+
+    /// Waits for something that may take long, and goes on reporting meanwhile: readiness is not to wait for the worker.
+    pub(super) async fn reporting<T>(&self, pod: &Pod, observed: &Observed, work: impl Future<Output = T>) -> T {
+        let changed = self.mailbox.changed();
+        tokio::pin!(work);
+        let mut heard = false;
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut work => break done,
+                () = changed.notified() => {
+                    heard = true;
+                    self.publish(pod, observed);
+                }
+            }
+        };
+        if heard {
+            // Whatever else it was about is still to be looked at.
+            self.mailbox.nudge();
+        }
+        done
     }
 
     /// Asks for a status that says what was seen.
@@ -421,6 +509,8 @@ impl Worker {
             health: &self.probes.health(),
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
+            applied: &self.applied,
+            resize: self.resized.as_ref(),
             terminal: self.ended || self.failure.is_some() || self.mailbox.stopping().borrow().wanted,
             node_ips: &[self.kubelet.config.node_ip],
             now: Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()),
@@ -439,7 +529,7 @@ impl Worker {
             *count += usize::from(dead);
             if dead && *count > 1 {
                 if self.kubelet.runtime.remove_container(&container.id).await.is_ok() {
-                    let _ = std::fs::remove_file(&container.log_path);
+                    crate::kubelet::logs::rotate::remove(std::path::Path::new(&container.log_path));
                 }
             } else {
                 kept.push(container);
@@ -459,6 +549,15 @@ impl Worker {
 enum Acted {
     Something,
     Nothing(Option<Duration>),
+}
+
+/// Whether a kubelet has taken the pod on before.
+fn has_started(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|s| s.start_time.is_some())
+}
+
+fn ephemeral_containers(pod: &Pod) -> usize {
+    pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref()).map_or(0, Vec::len)
 }
 
 /// Why a pod was failed by the kubelet that ran before this one.

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tonic_prost::ProstCodec;
 
+use super::place::{Place, authority};
 use crate::kubelet::images::go_duration;
 use crate::kubelet::runtime::Runtime;
 
@@ -48,7 +49,7 @@ pub struct Target {
 /// Makes one probe.
 pub async fn probe(target: &Target, probe: &Probe, timeout: Duration) -> Outcome {
     if let Some(action) = &probe.exec {
-        exec(target, action, timeout).await
+        exec(target, action, Some(timeout)).await
     } else if let Some(action) = &probe.http_get {
         http_get(target, action, timeout, "kube-probe/1.36").await
     } else if let Some(action) = &probe.tcp_socket {
@@ -60,8 +61,8 @@ pub async fn probe(target: &Target, probe: &Probe, timeout: Duration) -> Outcome
     }
 }
 
-/// Runs a command; its exit code decides.
-pub async fn exec(target: &Target, action: &ExecAction, timeout: Duration) -> Outcome {
+/// Runs a command; its exit code decides. Without `timeout` it may take as long as it likes.
+pub async fn exec(target: &Target, action: &ExecAction, timeout: Option<Duration>) -> Outcome {
     let command = action.command.clone().unwrap_or_default();
     let text = command.join(" ");
     match target.runtime.exec_sync(&target.container_id, command, timeout).await {
@@ -72,7 +73,9 @@ pub async fn exec(target: &Target, action: &ExecAction, timeout: Duration) -> Ou
             output.truncate(MAX_BODY);
             Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
         }
-        Err(error) if error.is_timeout() => Outcome::Failure(format!("command \"{text}\" timed out after {}", go_duration(timeout))),
+        Err(error) if error.is_timeout() => {
+            Outcome::Failure(format!("command \"{text}\" timed out after {}", go_duration(timeout.unwrap_or_default())))
+        }
         Err(error) => Outcome::Error(error.to_string()),
     }
 }
@@ -89,12 +92,8 @@ pub fn port(container: &Container, wanted: &IntOrString) -> Result<u16, String> 
     number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| format!("invalid port: {wanted:?}"))
 }
 
-fn host_of(given: Option<&str>, ip: IpAddr) -> String {
+pub(super) fn host_of(given: Option<&str>, ip: IpAddr) -> String {
     given.filter(|h| !h.is_empty()).map_or_else(|| ip.to_string(), Into::into)
-}
-
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Go's words for a failed connection.
@@ -134,18 +133,12 @@ async fn tcp(target: &Target, action: &TCPSocketAction, timeout: Duration) -> Ou
 
 /// Gets a URL; a status from 200 to 399 is a success. Redirects on the same host are followed.
 pub async fn http_get(target: &Target, action: &HTTPGetAction, timeout: Duration, agent: &str) -> Outcome {
-    let port = match port(&target.container, &action.port) {
-        Ok(port) => port,
+    let place = match Place::of(target, action) {
+        Ok(place) => place,
         Err(error) => return Outcome::Error(error),
     };
-    let tls = action.scheme.as_deref() == Some("HTTPS");
-    let host = host_of(action.host.as_deref(), target.ip);
-    let path = action.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".into());
-    let path = if path.starts_with('/') { path } else { format!("/{path}") };
-    let scheme = if tls { "https" } else { "http" };
-    let url = format!("{scheme}://{}{path}", authority(&host, port));
-    let work = get(action, &host, port, tls, path, agent);
-    match tokio::time::timeout(timeout, work).await {
+    let url = place.url();
+    match tokio::time::timeout(timeout, get(action, place, agent)).await {
         Ok(Ok(status)) if (200..400).contains(&status) => Outcome::Success,
         Ok(Ok(status)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
         Ok(Err(error)) => Outcome::Failure(format!("Get \"{url}\": {error}")),
@@ -153,33 +146,39 @@ pub async fn http_get(target: &Target, action: &HTTPGetAction, timeout: Duration
     }
 }
 
-async fn get(action: &HTTPGetAction, host: &str, port: u16, tls: bool, path: String, agent: &str) -> Result<u16, String> {
-    let mut path = path;
-    for _ in 0..=MAX_REDIRECTS {
-        let (status, location) = get_once(action, host, port, tls, &path, agent).await?;
-        let next = location.filter(|_| (300..400).contains(&status)).and_then(|l| same_host(&l, host, port));
-        match next {
-            Some(next) => path = next,
+/// Gets a URL for a hook: any answer will do, and it may take as long as it likes.
+pub async fn http_hook(target: &Target, action: &HTTPGetAction, agent: &str) -> Outcome {
+    let place = match Place::of(target, action) {
+        Ok(place) => place,
+        Err(error) => return Outcome::Error(error),
+    };
+    let url = place.url();
+    match get(action, place, agent).await {
+        Ok(_) => Outcome::Success,
+        Err(error) => Outcome::Failure(format!("Get \"{url}\": {error}")),
+    }
+}
+
+async fn get(action: &HTTPGetAction, place: Place, agent: &str) -> Result<u16, String> {
+    let mut place = place;
+    for _ in 0..MAX_REDIRECTS {
+        let (status, location) = get_once(action, &place, agent).await?;
+        match location.filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308)).and_then(|l| place.redirected(&l)) {
+            Some(next) => place = next,
             None => return Ok(status),
         }
     }
     Err(format!("stopped after {MAX_REDIRECTS} redirects"))
 }
 
-/// The path of a redirect that stays on the host; another host's answer does not concern the probe.
-fn same_host(location: &str, host: &str, port: u16) -> Option<String> {
-    let uri: http::Uri = location.parse().ok()?;
-    let stays = uri.host().is_none_or(|h| h == host) && uri.port_u16().is_none_or(|p| p == port) && uri.scheme_str() != Some("https");
-    stays.then(|| uri.path_and_query().map_or_else(|| "/".into(), ToString::to_string))
-}
-
-async fn get_once(action: &HTTPGetAction, host: &str, port: u16, tls: bool, path: &str, agent: &str) -> Result<(u16, Option<String>), String> {
-    let address = authority(host, port);
-    let stream = dial(host, port).await.map_err(|e| dial_error(&address, &e))?;
+async fn get_once(action: &HTTPGetAction, place: &Place, agent: &str) -> Result<(u16, Option<String>), String> {
+    let Place { tls, host, port, path } = place;
+    let address = authority(host, *port);
+    let stream = dial(host, *port).await.map_err(|e| dial_error(&address, &e))?;
     let request = request(action, &address, path, agent)?;
-    if tls {
+    if *tls {
         let connector = tokio_rustls::TlsConnector::from(trust_all());
-        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+        let name = rustls::pki_types::ServerName::try_from(host.clone()).map_err(|e| e.to_string())?;
         send(connector.connect(name, stream).await.map_err(|e| e.to_string())?, request).await
     } else {
         send(stream, request).await

@@ -3,6 +3,7 @@
 //! Owns one task a probe, which sleeps for its period, and what they found. The pod worker reads that and acts on it.
 
 pub mod check;
+mod place;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ impl Streak {
 
 struct Watched {
     tasks: Tasks,
+    /// Those of `tasks` whose verdict restarts the container.
+    restarting: Tasks,
 }
 
 impl Drop for Watched {
@@ -121,16 +124,18 @@ impl Probes {
         let id = subject.target.container_id.clone();
         self.health.lock().insert(id.clone(), health);
         let tasks = self.tasks.child();
+        let restarting = tasks.child();
         let gate = watch::Sender::new(started);
         let shared = Arc::new(Shared { health: self.health.clone(), changed: self.changed.clone(), subject, gate });
         for (kind, probe) in [(Kind::Startup, startup), (Kind::Readiness, readiness), (Kind::Liveness, liveness)] {
             if let Some(probe) = probe.clone()
                 && !(kind == Kind::Startup && started)
             {
-                tasks.spawn(format!("probe/{}/{}", kind.word(), container.name), shared.clone().run(kind, probe));
+                let group = if kind == Kind::Readiness { &tasks } else { &restarting };
+                group.spawn(format!("probe/{}/{}", kind.word(), container.name), shared.clone().run(kind, probe));
             }
         }
-        self.watched.insert(id, Watched { tasks });
+        self.watched.insert(id, Watched { tasks, restarting });
     }
 
     /// Ends the probes of every container that does not run any more.
@@ -139,9 +144,9 @@ impl Probes {
         self.health.lock().retain(|id, _| running(id));
     }
 
-    /// Ends liveness, startup and readiness probes alike: the pod is being stopped.
-    pub fn stop(&mut self) {
-        self.watched.clear();
+    /// Ends liveness and startup probes: the pod is being stopped. Readiness goes on being probed (`StopLivenessAndStartup`).
+    pub fn stop_restarts(&self) {
+        self.watched.values().for_each(|w| w.restarting.cancel());
     }
 }
 

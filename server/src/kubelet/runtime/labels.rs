@@ -28,9 +28,13 @@ pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessage
 /// Annotation: the pod's grace period, for pods whose object is gone.
 pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 
-/// Selects one pod, or everything that a node's kubelet made.
+/// Selects one pod, or everything that a node's kubelet made; without a node's name, everything there is.
 pub fn selector(pod_uid: Option<&str>, node: &str) -> HashMap<String, String> {
-    let (key, value) = pod_uid.map_or((NODE, node), |uid| (POD_UID, uid));
+    let (key, value) = match pod_uid {
+        Some(uid) => (POD_UID, uid),
+        None if node.is_empty() => return HashMap::new(),
+        None => (NODE, node),
+    };
     HashMap::from([(key.to_owned(), value.to_owned())])
 }
 

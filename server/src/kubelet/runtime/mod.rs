@@ -21,6 +21,8 @@ use tonic::{Code, Request};
 const CALL: Duration = Duration::from_secs(120);
 /// Deadline of `RunPodSandbox`, twice the ordinary one as upstream.
 const SANDBOX: Duration = Duration::from_secs(240);
+/// Longest time that means anything. Beyond some centuries containerd's arithmetic overflows and gRPC's deadlines cannot be written.
+pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Largest answer taken from containerd; a node's list of images and containers can exceed tonic's 4 MiB default.
 const MAX_MESSAGE: usize = 32 << 20;
 
@@ -74,10 +76,12 @@ pub struct Runtime {
 macro_rules! call {
     ($client:expr, $name:literal, $method:ident, $timeout:expr, $request:expr) => {{
         let mut request = Request::new($request);
+        let limit: Duration = $timeout;
+        let limit = limit.min(LONGEST);
         // Both ends know the deadline: containerd cancels the work, and we stop waiting if it hangs.
-        request.set_timeout($timeout);
+        request.set_timeout(limit);
         let mut client = $client.clone();
-        match tokio::time::timeout($timeout, client.$method(request)).await {
+        match tokio::time::timeout(limit, client.$method(request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(RuntimeError { call: $name, status: Box::new(status) }),
             Err(_) => Err(RuntimeError { call: $name, status: Box::new(tonic::Status::deadline_exceeded("context deadline exceeded")) }),
@@ -181,9 +185,15 @@ impl Runtime {
 
     /// Sends the stop signal, waits `grace` and kills. A container that is gone counts as stopped.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
-        let seconds = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
-        let request = cri::StopContainerRequest { container_id: id.into(), timeout: seconds };
+        let grace = grace.min(LONGEST);
+        let request = cri::StopContainerRequest { container_id: id.into(), timeout: whole_seconds(grace) };
         ignore_missing(call!(self.runtime, "StopContainer", stop_container, grace + CALL, request).map(drop))
+    }
+
+    /// Changes what a running container is held to.
+    pub async fn update_resources(&self, id: &str, resources: cri::LinuxContainerResources) -> Result<()> {
+        let request = cri::UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(resources), ..Default::default() };
+        call!(self.runtime, "UpdateContainerResources", update_container_resources, CALL, request).map(drop)
     }
 
     /// Removes a container and its log link.
@@ -198,18 +208,23 @@ impl Runtime {
         Ok(call!(self.runtime, "ListContainers", list_containers, CALL, cri::ListContainersRequest { filter: Some(filter) })?.containers)
     }
 
+    /// Every container of the runtime, whoever made it.
+    pub async fn list_all_containers(&self) -> Result<Vec<cri::Container>> {
+        Ok(call!(self.runtime, "ListContainers", list_containers, CALL, cri::ListContainersRequest { filter: None })?.containers)
+    }
+
     /// The full state of a container.
     pub async fn container_status(&self, id: &str) -> Result<cri::ContainerStatus> {
         let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
         Ok(call!(self.runtime, "ContainerStatus", container_status, CALL, request)?.status.unwrap_or_default())
     }
 
-    /// Runs a command and collects its output; `timeout` zero means the ordinary deadline.
-    pub async fn exec_sync(&self, id: &str, command: Vec<String>, timeout: Duration) -> Result<cri::ExecSyncResponse> {
-        // CRI counts whole seconds and containerd needs a moment to report that the time is over.
-        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
-        let deadline = if timeout.is_zero() { CALL } else { timeout + Duration::from_secs(5) };
-        let request = cri::ExecSyncRequest { container_id: id.into(), cmd: command, timeout: seconds };
+    /// Runs a command and collects its output; without `timeout` for as long as it takes.
+    pub async fn exec_sync(&self, id: &str, command: Vec<String>, timeout: Option<Duration>) -> Result<cri::ExecSyncResponse> {
+        // CRI counts whole seconds, 0 being none, and containerd needs a moment to report that the time is over.
+        let deadline = timeout.map_or(LONGEST, |t| t.min(LONGEST) + Duration::from_secs(5));
+        let timeout = timeout.map_or(0, |t| whole_seconds(t.min(LONGEST)));
+        let request = cri::ExecSyncRequest { container_id: id.into(), cmd: command, timeout };
         call!(self.runtime, "ExecSync", exec_sync, deadline, request)
     }
 
@@ -250,6 +265,18 @@ impl Runtime {
     pub async fn list_images(&self) -> Result<Vec<cri::Image>> {
         Ok(call!(self.images, "ListImages", list_images, CALL, cri::ListImagesRequest { filter: None })?.images)
     }
+
+    /// Removes an image with all its names.
+    pub async fn remove_image(&self, id: &str) -> Result<()> {
+        call!(self.images, "RemoveImage", remove_image, CALL, cri::RemoveImageRequest { image: Some(image_spec(id)) }).map(drop)
+    }
+
+    /// Where images are kept, if the runtime tells.
+    pub async fn image_directory(&self) -> Result<Option<PathBuf>> {
+        let answer = call!(self.images, "ImageFsInfo", image_fs_info, CALL, cri::ImageFsInfoRequest {})?;
+        let first = answer.image_filesystems.into_iter().next().and_then(|f| f.fs_id);
+        Ok(first.map(|id| PathBuf::from(id.mountpoint)).filter(|p| p.is_absolute()))
+    }
 }
 
 /// The image spec of a name.
@@ -257,9 +284,34 @@ pub fn image_spec(image: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: image.into(), user_specified_image: image.into(), ..Default::default() }
 }
 
+/// Whole seconds, rounded up: a grace period of which some milliseconds have passed is not a second shorter.
+fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).saturating_add(i64::from(duration.subsec_nanos() > 0))
+}
+
 fn ignore_missing(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_rounded_up() {
+        for (millis, seconds) in [(0, 0), (1, 1), (1000, 1), (29_999, 30)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
+        }
+        assert_eq!(whole_seconds(Duration::MAX), i64::MAX);
+    }
+
+    #[tokio::test]
+    async fn a_grace_period_without_end_is_no_panic() {
+        let runtime = Runtime::new(Path::new("/nonexistent/containerd.sock"), "n");
+        assert!(runtime.stop_container("c", Duration::MAX).await.is_err());
+        assert!(runtime.exec_sync("c", vec![], Some(Duration::MAX)).await.is_err());
     }
 }

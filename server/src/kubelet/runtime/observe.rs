@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_cri::v1 as cri;
 
 use super::{Result, Runtime, labels};
+use crate::kubelet::logs;
 
 /// Longest termination message kept, in bytes (upstream: 4096).
 const MAX_MESSAGE: u64 = 4096;
@@ -235,11 +236,13 @@ fn read_tail(path: &str, limit: u64) -> Option<String> {
 fn last_log_lines(path: &str) -> Option<String> {
     // Each stored line carries about 45 bytes of prefix, so read somewhat more than is kept.
     let text = read_tail(path, MAX_LOG_MESSAGE * 4)?;
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let lines: Vec<logs::Line<'_>> = text.lines().filter_map(|line| logs::parse(line.as_bytes())).collect();
     let mut message = String::new();
     for line in &lines[lines.len().saturating_sub(MAX_LOG_LINES)..] {
-        message.push_str(line);
-        message.push('\n');
+        message.push_str(&String::from_utf8_lossy(line.text));
+        if !line.partial {
+            message.push('\n');
+        }
     }
     let mut start = message.len().saturating_sub(MAX_LOG_MESSAGE as usize);
     while !message.is_char_boundary(start) {
@@ -295,3 +298,23 @@ pub fn remember(observed: &mut Observed, statuses: &[k8s_openapi::api::core::v1:
 
 /// Shares an observation between the worker, the prober and the log followers.
 pub type Shared = tokio::sync::watch::Receiver<Arc<Observed>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_has_newlines_only_where_the_container_wrote_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let head = "2016-10-06T00:17:09.669794202Z stdout";
+        for (text, expected) in [
+            (format!("{head} P DONE\n"), "DONE"),
+            (format!("{head} F a b\n{head} P c\n{head} F d\n"), "a b\ncd\n"),
+            (format!("cut off\n{head} F last\n"), "last\n"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            assert_eq!(last_log_lines(path.to_str().unwrap()).as_deref(), Some(expected), "{text}");
+        }
+    }
+}

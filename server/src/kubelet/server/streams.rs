@@ -19,6 +19,8 @@ use crate::kubelet::runtime::RuntimeError;
 
 /// Longest time until the runtime's streaming server answers.
 const CONNECT: Duration = Duration::from_secs(30);
+/// Longest time a command of `/run` may take.
+const RUN: Duration = Duration::from_secs(120);
 const V5: &str = "v5.channel.k8s.io";
 
 /// Which streams a client wants. The kubelet's own names and those of the API's options both count.
@@ -109,7 +111,7 @@ pub async fn run(kubelet: &Kubelet, namespace: &str, pod: &str, container: &str,
     if words.is_empty() {
         return Err(Refusal::bad_request("cmd is required"));
     }
-    let answer = kubelet.runtime.exec_sync(&id, words, Duration::ZERO).await.map_err(runtime)?;
+    let answer = kubelet.runtime.exec_sync(&id, words, Some(RUN)).await.map_err(runtime)?;
     let mut output = answer.stdout;
     output.extend(answer.stderr);
     let mut response = Response::new(full(output));

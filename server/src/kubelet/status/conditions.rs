@@ -8,13 +8,13 @@ use super::Input;
 use crate::kubelet::pods::spec::{self, Kind};
 
 /// Types that the kubelet writes.
-pub const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: [&str; 7] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "PodResizePending", "PodResizeInProgress"];
 
 type Verdict = (bool, Option<&'static str>, Option<String>);
 
-/// The kubelet's conditions, with transition times kept where nothing changed.
-pub fn conditions(input: &Input<'_>, status: &PodStatus, before: &[PodCondition]) -> Vec<PodCondition> {
-    let phase = status.phase.as_deref().unwrap_or_default();
+/// The kubelet's conditions for a pod of this phase, with transition times kept where nothing changed.
+pub fn conditions(input: &Input<'_>, phase: &str, status: &PodStatus, before: &[PodCondition]) -> Vec<PodCondition> {
     let containers_ready = containers_ready(input, status, phase);
     let ready = ready(input, &containers_ready, before);
     let sandbox = input.observed.sandbox().is_some_and(|s| s.ready && (spec::host_network(input.pod) || !s.ips.is_empty()));
@@ -29,6 +29,7 @@ pub fn conditions(input: &Input<'_>, status: &PodStatus, before: &[PodCondition]
         Some(scheduled) => list.push(scheduled.clone()),
         None => list.push(condition(input, "PodScheduled", (true, None, None), before)),
     }
+    list.extend(input.resize.map(|r| condition(input, r.kind, (true, Some(r.reason), Some(r.message.clone())), before)));
     list
 }
 

@@ -17,7 +17,8 @@ pub fn statuses(input: &Input<'_>) -> Vec<(Kind, ContainerStatus)> {
     let all = spec::containers(input.pod);
     let has_init = all.iter().any(|(kind, _)| matches!(kind, Kind::Init | Kind::Sidecar));
     let mut listed: Vec<(Kind, ContainerStatus)> = all.iter().map(|(kind, c)| (*kind, one(input, *kind, c, has_init))).collect();
-    listed.iter_mut().for_each(|(kind, status)| finish(input, *kind, status));
+    let initialized = has_initialized(&listed);
+    listed.iter_mut().for_each(|(kind, status)| finish(input, *kind, status, initialized));
     listed
 }
 
@@ -35,7 +36,7 @@ fn one(input: &Input<'_>, kind: Kind, container: &Spec, has_init: bool) -> Conta
         name: name.clone(),
         image: container.image.clone().unwrap_or_default(),
         started: Some(false),
-        resources: container.resources.clone().filter(|_| latest.is_some()),
+        resources: latest.and_then(|c| input.applied.get(&c.id).cloned().or_else(|| container.resources.clone())),
         ..ContainerStatus::default()
     };
     let old = before(input, name);
@@ -82,8 +83,23 @@ fn one(input: &Input<'_>, kind: Kind, container: &Spec, has_init: bool) -> Conta
     status
 }
 
+/// Whether main containers may have run (`hasPodInitialized` in `pkg/kubelet/status/status_manager.go`).
+fn has_initialized(listed: &[(Kind, ContainerStatus)]) -> bool {
+    let ran = |s: &ContainerStatus| {
+        s.last_state.as_ref().is_some_and(|l| l.terminated.is_some()) || s.state.as_ref().is_some_and(|state| state.waiting.is_none())
+    };
+    if listed.iter().any(|(kind, status)| *kind == Kind::Main && ran(status)) {
+        return true;
+    }
+    match listed.iter().rfind(|(kind, _)| matches!(kind, Kind::Init | Kind::Sidecar)) {
+        None => true,
+        Some((Kind::Sidecar, last)) => last.started == Some(true),
+        Some((_, last)) => last.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
+    }
+}
+
 /// What becomes known only with the state at hand.
-fn finish(input: &Input<'_>, kind: Kind, status: &mut ContainerStatus) {
+fn finish(input: &Input<'_>, kind: Kind, status: &mut ContainerStatus, initialized: bool) {
     let state = status.state.clone().unwrap_or_default();
     if kind == Kind::Init {
         status.ready = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
@@ -93,7 +109,8 @@ fn finish(input: &Input<'_>, kind: Kind, status: &mut ContainerStatus) {
         if let Some(last) = status.last_state.take() {
             status.state = Some(last);
         }
-    } else if input.terminal && kind == Kind::Main && state.waiting.is_some() && !input.observed.is_alive() && input.failure.is_none() {
+    } else if initialized && input.terminal && kind == Kind::Main && state.waiting.is_some() && !input.observed.is_alive() && input.failure.is_none()
+    {
         let lost = ContainerStateTerminated {
             exit_code: 137,
             reason: Some("ContainerStatusUnknown".into()),

@@ -10,7 +10,7 @@ pub mod writer;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pods::plan::{Health, Waiting};
@@ -22,6 +22,17 @@ use super::runtime::observe::Observed;
 pub struct Failure {
     /// For instance `DeadlineExceeded`.
     pub reason: String,
+    /// For the user.
+    pub message: String,
+}
+
+/// Why containers are not (yet) as large or small as the spec wants them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// `PodResizePending` or `PodResizeInProgress`.
+    pub kind: &'static str,
+    /// For instance `Infeasible`.
+    pub reason: &'static str,
     /// For the user.
     pub message: String,
 }
@@ -38,6 +49,10 @@ pub struct Input<'a> {
     pub waiting: &'a HashMap<String, Waiting>,
     /// Set when the kubelet itself ends the pod.
     pub failure: Option<&'a Failure>,
+    /// What running containers are held to, by container id; those that are missing are as the spec says.
+    pub applied: &'a HashMap<String, ResourceRequirements>,
+    /// Set while a resize is not done.
+    pub resize: Option<&'a Resize>,
     /// Nothing will be started any more: the phase must be a final one once everything has stopped.
     pub terminal: bool,
     /// The node's addresses.
@@ -60,9 +75,11 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         Some(_) => "Failed",
         None => phase(input, &init, &main),
     };
+    let computed = phase;
+    let (phase, reason, message) = settle(input, phase, &before);
     let ips = addresses(input, &before);
     let mut status = PodStatus {
-        phase: Some(phase.into()),
+        phase: Some(phase),
         host_ip: input.node_ips.first().map(ToString::to_string),
         host_ips: Some(input.node_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
         pod_ip: ips.first().cloned(),
@@ -70,15 +87,33 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         start_time: before.start_time.clone().or_else(|| Some(input.now.clone())),
         qos_class: Some(spec::qos_class(input.pod).into()),
         observed_generation: input.pod.metadata.generation,
-        reason: input.failure.map(|f| f.reason.clone()),
-        message: input.failure.map(|f| f.message.clone()),
+        reason,
+        message,
         container_statuses: (!refused).then_some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
         ephemeral_container_statuses: (!debug.is_empty()).then_some(debug),
         ..PodStatus::default()
     };
-    status.conditions = Some(conditions::conditions(input, &status, before.conditions.as_deref().unwrap_or_default()));
+    // Conditions do not wait: a pod that is about to be final gets no traffic any more.
+    let told = if matches!(computed, "Succeeded" | "Failed") { computed } else { status.phase.as_deref().unwrap_or_default() };
+    status.conditions = Some(conditions::conditions(input, told, &status, before.conditions.as_deref().unwrap_or_default()));
     status
+}
+
+/// Phase, reason and message as they may be told: a final phase is kept, whoever wrote it, and a new one waits until nothing runs any
+/// more, since whoever sees it may take the pod's resources as free (`mergePodStatus` in `pkg/kubelet/status/status_manager.go`).
+fn settle(input: &Input<'_>, phase: &str, before: &PodStatus) -> (String, Option<String>, Option<String>) {
+    let old = before.phase.as_deref().filter(|p| !p.is_empty()).unwrap_or("Pending");
+    let is_final = |phase: &str| matches!(phase, "Succeeded" | "Failed");
+    let kept = || (old.to_owned(), before.reason.clone(), before.message.clone());
+    match input.failure {
+        _ if is_final(old) && !is_final(phase) => kept(),
+        _ if !is_final(old) && is_final(phase) && input.observed.running().next().is_some() => kept(),
+        Some(failure) => (phase.to_owned(), Some(failure.reason.clone()), Some(failure.message.clone())),
+        // They belong to the phase.
+        None if old == phase => kept(),
+        None => (phase.to_owned(), None, None),
+    }
 }
 
 /// Addresses of the pod; those of a finished pod stay on record.

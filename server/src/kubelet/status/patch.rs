@@ -45,6 +45,9 @@ fn conditions(old: Option<&Value>, new: &Value) -> Value {
         }
         changed.push(condition);
     }
+    for gone in old.iter().filter(|c| !new.as_array().into_iter().flatten().any(|n| n["type"] == c["type"])) {
+        changed.push(json!({ "$patch": "delete", "type": gone["type"] }));
+    }
     Value::Array(changed)
 }
 

@@ -54,6 +54,8 @@ impl Case {
             health: &self.health,
             waiting: &self.waiting,
             failure: None,
+            applied: &HashMap::new(),
+            resize: None,
             terminal: self.terminal,
             node_ips: &ips,
             now: Time(Timestamp::from_second(100).unwrap()),
@@ -172,6 +174,15 @@ fn a_patch_holds_only_what_changed_and_replaces_addresses() {
         ..Default::default()
     });
     assert!(patch::patch("u", &foreign, &first).is_none());
+    // One of ours that is over is removed.
+    let mut resizing = first.clone();
+    resizing.conditions.as_mut().unwrap().push(k8s_openapi::api::core::v1::PodCondition {
+        type_: "PodResizePending".into(),
+        status: "True".into(),
+        ..Default::default()
+    });
+    let change = patch::patch("u", &resizing, &first).unwrap();
+    assert_eq!(change["status"]["conditions"], json!([{ "$patch": "delete", "type": "PodResizePending" }]));
 }
 
 #[test]
@@ -190,4 +201,72 @@ fn what_ran_when_the_runtime_was_wiped_counts_as_lost() {
         let ended = container.state.unwrap().terminated.unwrap();
         assert_eq!((ended.exit_code, ended.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
     }
+}
+
+#[test]
+fn a_final_phase_waits_for_the_last_container_and_is_kept() {
+    use State::{Exited, Running};
+    let failure = Failure { reason: "DeadlineExceeded".into(), message: "too long".into() };
+    let compute = |before: Option<&str>, second: State, failure: Option<&Failure>| {
+        let mut pod = pod("Always", json!({}));
+        pod.status = before.map(|phase| PodStatus { phase: Some(phase.into()), reason: Some("Old".into()), ..PodStatus::default() });
+        let case = Case::new(pod, vec![container("a", Exited, 0, 0), container("b", second, 0, 0)]);
+        let status = super::compute(&Input {
+            pod: &case.pod,
+            observed: &case.observed,
+            health: &case.health,
+            waiting: &case.waiting,
+            failure,
+            applied: &HashMap::new(),
+            resize: None,
+            terminal: failure.is_some(),
+            node_ips: &["192.0.2.1".parse().unwrap()],
+            now: Time(Timestamp::from_second(100).unwrap()),
+        });
+        let ready = condition(&status, "Ready");
+        assert!(failure.is_none() || ready.1 == "PodFailed", "{ready:?}");
+        (status.phase.unwrap(), status.reason.unwrap_or_default())
+    };
+    let is = |phase: &str, reason: &str| (phase.to_owned(), reason.to_owned());
+    assert_eq!(compute(Some("Running"), Running, Some(&failure)), is("Running", "Old"));
+    assert_eq!(compute(Some("Running"), Exited, Some(&failure)), is("Failed", "DeadlineExceeded"));
+    assert_eq!(compute(None, Exited, Some(&failure)), is("Failed", "DeadlineExceeded"));
+    assert_eq!(compute(Some("Failed"), Running, None), is("Failed", "Old"), "a controller has failed it");
+    assert_eq!(compute(Some("Running"), Running, None), is("Running", "Old"));
+    assert_eq!(compute(Some("Pending"), Running, None), is("Running", ""));
+}
+
+#[test]
+fn containers_that_never_had_their_turn_are_not_lost() {
+    let mut case = Case::new(pod("Never", json!({ "initContainers": [{ "name": "i" }] })), vec![container("i", State::Exited, 1, 0)]);
+    case.observed.sandboxes.clear();
+    case.terminal = true;
+    let status = case.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    for container in status.container_statuses.unwrap() {
+        assert_eq!(container.state.unwrap().waiting.unwrap().reason.as_deref(), Some("PodInitializing"));
+    }
+}
+
+#[test]
+fn a_resize_is_reported_when_it_is_done_and_not_before() {
+    let mut pod = pod("Always", json!({}));
+    let resources = |cpu: &str| serde_json::from_value(json!({ "limits": { "cpu": cpu } })).unwrap();
+    pod.spec.as_mut().unwrap().containers[0].resources = Some(resources("2"));
+    let case = Case::new(pod, vec![container("a", State::Running, 0, 0), container("b", State::Running, 0, 0)]);
+    let resize = Resize { kind: "PodResizePending", reason: "Infeasible", message: "too large".into() };
+    let status = compute(&Input {
+        pod: &case.pod,
+        observed: &case.observed,
+        health: &case.health,
+        waiting: &case.waiting,
+        failure: None,
+        applied: &HashMap::from([("a0".to_owned(), resources("1"))]),
+        resize: Some(&resize),
+        terminal: false,
+        node_ips: &["192.0.2.1".parse().unwrap()],
+        now: Time(Timestamp::from_second(100).unwrap()),
+    });
+    assert_eq!(status.container_statuses.as_ref().unwrap()[0].resources, Some(resources("1")));
+    assert_eq!(condition(&status, "PodResizePending"), ("True".into(), "Infeasible".into(), "too large".into()));
 }

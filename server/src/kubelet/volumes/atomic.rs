@@ -15,6 +15,8 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// User that it belongs to, if not this process's.
+    pub owner: Option<u32>,
 }
 
 /// Files by their path in the volume.
@@ -62,10 +64,10 @@ fn check(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What files look like once they belong to a group: readable by it.
+/// What files look like once they belong to a group: readable by it. The owner never changes, so it is not compared.
 fn with_group_bits(files: &Files, group: Option<u32>) -> Files {
     let bits = if group.is_some() { 0o440 } else { 0 };
-    files.iter().map(|(path, file)| (path.clone(), File { mode: file.mode | bits, bytes: file.bytes.clone() })).collect()
+    files.iter().map(|(path, file)| (path.clone(), File { mode: file.mode | bits, bytes: file.bytes.clone(), owner: None })).collect()
 }
 
 fn write_file(dir: &Path, path: &str, file: &File, group: Option<u32>) -> io::Result<()> {
@@ -81,8 +83,8 @@ fn write_file(dir: &Path, path: &str, file: &File, group: Option<u32>) -> io::Re
     let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
     let mut handle = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full)?;
     handle.write_all(&file.bytes)?;
-    if group.is_some() {
-        chown(&full, None, group)?;
+    if group.is_some() || file.owner.is_some() {
+        chown(&full, file.owner, group)?;
     }
     // Not at creation: the process's umask would apply.
     handle.set_permissions(std::fs::Permissions::from_mode(mode))
@@ -108,7 +110,7 @@ fn read(dir: &Path) -> io::Result<Files> {
                 continue;
             }
             let name = entry.path().strip_prefix(dir).map_err(io::Error::other)?.to_string_lossy().into_owned();
-            files.insert(name, File { bytes: std::fs::read(entry.path())?, mode: entry.metadata()?.permissions().mode() & 0o7777 });
+            files.insert(name, File { bytes: std::fs::read(entry.path())?, mode: entry.metadata()?.permissions().mode() & 0o7777, owner: None });
         }
     }
     Ok(files)
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        list.iter().map(|(path, text)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o640 })).collect()
+        list.iter().map(|(path, text)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o640, owner: None })).collect()
     }
 
     fn visible(dir: &Path) -> Vec<(String, String)> {

@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{Api, Client};
 
-use super::{Mounted, blocking, host_path};
+use super::{Mounted, blocking, fs_group, host_path, ownership};
 use crate::kubelet::pods::spec;
 
 /// What the API server said, without the client's wrapping.
@@ -34,7 +34,17 @@ pub async fn resolve(client: &Client, pod: &Pod, claim: &str) -> Result<Mounted,
     let path = if let Some(host) = source.host_path {
         blocking(move || host_path::prepare(&host.path, host.type_.as_deref().unwrap_or("DirectoryOrCreate"))).await?
     } else if let Some(local) = source.local {
-        blocking(move || host_path::prepare(&local.path, "Directory")).await?
+        let group = fs_group(pod).filter(|_| !read_only);
+        let policy = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|s| s.fs_group_change_policy.as_deref());
+        let only_on_mismatch = policy == Some("OnRootMismatch");
+        blocking(move || {
+            let path = host_path::prepare(&local.path, "Directory")?;
+            if let Some(group) = group {
+                ownership::give(&path, group, only_on_mismatch).map_err(|e| format!("applying fsGroup {group}: {e}"))?;
+            }
+            Ok(path)
+        })
+        .await?
     } else {
         return Err(format!("the plugin of PV {name} is not supported by this kubelet; hostPath and local are"));
     };

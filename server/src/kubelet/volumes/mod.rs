@@ -7,6 +7,7 @@ pub mod atomic;
 pub mod claim;
 pub mod host_path;
 pub mod mounts;
+mod ownership;
 pub mod payload;
 pub mod subpath;
 pub mod token;
@@ -121,6 +122,11 @@ fn volume_path(dir: &Path, kind: &str, name: &str) -> PathBuf {
     dir.join("volumes").join(kind).join(name)
 }
 
+/// Where an emptyDir volume is, below `<root>/pods/<uid>`.
+pub fn empty_dir_path(dir: &Path, name: &str) -> PathBuf {
+    volume_path(dir, "kubernetes.io~empty-dir", name)
+}
+
 fn fs_group(pod: &Pod) -> Option<u32> {
     let group = pod.spec.as_ref()?.security_context.as_ref()?.fs_group?;
     u32::try_from(group).ok()
@@ -159,7 +165,7 @@ fn plugin_name(volume: &Volume) -> String {
 }
 
 async fn empty_dir(context: &Context<'_>, name: &str, source: &EmptyDirVolumeSource) -> Result<Mounted, String> {
-    let path = volume_path(context.dir, "kubernetes.io~empty-dir", name);
+    let path = empty_dir_path(context.dir, name);
     let limit = source.size_limit.as_ref().map(Quantity::of).filter(|q| !q.is_zero()).map(|q| q.value());
     let memory = match source.medium.as_deref().unwrap_or_default() {
         "" => false,

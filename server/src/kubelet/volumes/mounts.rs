@@ -77,9 +77,36 @@ pub fn tmpfs(target: &Path, size: Option<i64>, mode: u32) -> io::Result<()> {
     Ok(rustix::mount::mount("tmpfs", &target, "tmpfs", MountFlags::empty(), options.as_c_str())?)
 }
 
-/// Mounts what `source` names at `target` as well, with everything below it.
+/// Mounts what `source` names at `target` as well, without what is mounted below it, as upstream does for sub paths.
+///
+/// Mounts that appear in the source reach the target and those waiting for propagation from it, but nothing done below the target
+/// ever reaches the source.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
-    Ok(rustix::mount::mount_bind_recursive(source, target)?)
+    rustix::mount::mount_bind(source, target)?;
+    let cut = rustix::mount::mount_change(target, MountPropagationFlags::DOWNSTREAM)
+        .and_then(|()| rustix::mount::mount_change(target, MountPropagationFlags::SHARED));
+    cut.inspect_err(|_| {
+        let _ = rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+    })?;
+    Ok(())
+}
+
+/// Unmounts what is mounted at `point`, together with what is mounted below it, here and not where it came from.
+pub fn unmount(point: &Path) -> io::Result<()> {
+    detach_from_origin(point)?;
+    if rustix::mount::unmount(point, UnmountFlags::NOFOLLOW).is_err() {
+        rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
+    }
+    Ok(())
+}
+
+/// A mount may be the peer of one of the host's (`mount --rbind /sys`): unmounting below it would unmount the host's as well.
+fn detach_from_origin(point: &Path) -> io::Result<()> {
+    match rustix::mount::mount_change(point, MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC) {
+        // Not mounted any more: it went with another one.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Makes mounts below `dir` reach containers that ask for propagation, and a containerd in a mount namespace of its own.
@@ -91,7 +118,7 @@ pub fn share(dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     if holder.is_none_or(|m| m.point != dir) {
-        bind(&dir, &dir)?;
+        rustix::mount::mount_bind_recursive(&dir, &dir)?;
     }
     Ok(rustix::mount::mount_change(&dir, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
 }
@@ -99,19 +126,35 @@ pub fn share(dir: &Path) -> io::Result<()> {
 /// Unmounts everything below `dir` (not `dir` itself), deepest first. Fails if anything stays mounted.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     let dir = dir.canonicalize()?;
-    let below = |table: Vec<Mount>| -> Vec<PathBuf> {
-        let points = table.into_iter().map(|m| m.point);
-        points.filter(|p| p.starts_with(&dir) && *p != dir).collect()
+    unmount_all(|point| point.starts_with(&dir) && point != dir)
+}
+
+/// [`unmount_below`], and `dir` itself. A directory that does not exist has nothing mounted.
+pub fn unmount_tree(dir: &Path) -> io::Result<()> {
+    let dir = match dir.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
     };
-    let mut points = below(table()?);
+    unmount_all(|point| point.starts_with(&dir))
+}
+
+fn unmount_all(chosen: impl Fn(&Path) -> bool) -> io::Result<()> {
+    let chosen = |table: Vec<Mount>| -> Vec<PathBuf> { table.into_iter().map(|m| m.point).filter(|p| chosen(p)).collect() };
+    let mut points = chosen(table()?);
+    // From the top, before anything below is touched.
+    for point in &points {
+        detach_from_origin(point)?;
+    }
     points.reverse();
     points.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
-    for point in points {
-        if rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW).is_err() {
-            rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
+    for point in &points {
+        match unmount(point) {
+            // It went with another one, or was busy; the second look at the table tells.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {}
+            other => other?,
         }
     }
-    match below(table()?).first() {
+    match chosen(table()?).first() {
         Some(left) => Err(io::Error::other(format!("{} is still mounted", left.display()))),
         None => Ok(()),
     }
@@ -144,5 +187,31 @@ mod tests {
         unmount_below(pod.path()).unwrap();
         std::fs::remove_dir_all(pod.path()).unwrap();
         assert!(data.path().join("precious").exists());
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_source_is_neither_bound_nor_unmounted() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (host, pod) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let inner = host.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        tmpfs(host.path(), None, 0o755).unwrap();
+        rustix::mount::mount_change(host.path(), MountPropagationFlags::SHARED).unwrap();
+        std::fs::create_dir(&inner).unwrap();
+        tmpfs(&inner, None, 0o755).unwrap();
+        let (plain, recursive) = (pod.path().join("plain"), pod.path().join("recursive"));
+        std::fs::create_dir(&plain).unwrap();
+        std::fs::create_dir(&recursive).unwrap();
+        bind(host.path(), &plain).unwrap();
+        assert!(!is_mounted(&plain.join("inner")).unwrap());
+        // What an earlier version or another program bound with all its peers.
+        rustix::mount::mount_bind_recursive(host.path(), &recursive).unwrap();
+        assert!(is_mounted(&recursive.join("inner")).unwrap());
+        unmount_below(pod.path()).unwrap();
+        assert!(is_mounted(&inner).unwrap(), "the host's own mount is gone");
+        unmount_tree(host.path()).unwrap();
+        assert!(!is_mounted(host.path()).unwrap());
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
 
 use super::atomic::{File, Files};
 use super::{Context, fs_group, token};
@@ -61,13 +61,26 @@ async fn add_projection(
         add_downward(context, source.items.as_deref(), mode, files)
     } else if let Some(source) = &part.service_account_token {
         let token = tokens.get(context.client, context.pod, key, source).await?;
-        // With a group of its own the token is for that group only.
-        let mode = if fs_group(context.pod).is_some() { 0o600 } else { mode };
-        files.insert(source.path.clone(), File { bytes: token.into_bytes(), mode: bits(mode) });
+        // A token that can be given to the pod's user or group is for them only.
+        let owner = fs_user(context.pod);
+        let mode = if owner.is_some() || fs_group(context.pod).is_some() { 0o600 } else { mode };
+        files.insert(source.path.clone(), File { bytes: token.into_bytes(), mode: bits(mode), owner });
         Ok(())
     } else {
         Err("this kind of projected volume source is not supported by this kubelet".into())
     }
+}
+
+/// The user that every container runs as, if all name the same (`FsUserFrom` in `pkg/volume/util/util.go`).
+fn fs_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let of_pod = spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let mut users = spec.init_containers.iter().flatten().chain(&spec.containers).map(|container| {
+        let own = container.security_context.as_ref().and_then(|s| s.run_as_user);
+        own.or(of_pod)
+    });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
 
 fn bits(mode: i32) -> u32 {
@@ -118,13 +131,13 @@ fn select(
     files: &mut Files,
 ) -> Result<(), String> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
-        files.extend(data.into_iter().map(|(key, bytes)| (key, File { bytes, mode: bits(mode) })));
+        files.extend(data.into_iter().map(|(key, bytes)| (key, File { bytes, mode: bits(mode), owner: None })));
         return Ok(());
     };
     for item in items {
         match data.get(&item.key) {
             Some(bytes) => {
-                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode: bits(item.mode.unwrap_or(mode)) });
+                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode: bits(item.mode.unwrap_or(mode)), owner: None });
             }
             None if optional => {}
             None => return Err(missing(&item.key)),
@@ -144,7 +157,7 @@ fn add_downward(context: &Context<'_>, items: Option<&[DownwardAPIVolumeFile]>, 
         } else {
             continue;
         };
-        files.insert(item.path.clone(), File { bytes: text.into_bytes(), mode: bits(item.mode.unwrap_or(mode)) });
+        files.insert(item.path.clone(), File { bytes: text.into_bytes(), mode: bits(item.mode.unwrap_or(mode)), owner: None });
     }
     Ok(())
 }
@@ -154,12 +167,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_belongs_to_the_user_that_all_containers_share() {
+        for (of_pod, init, main, expected) in [
+            (None, None, None, None),
+            (Some(7), None, None, Some(7)),
+            (Some(7), Some(8), None, None),
+            (None, Some(8), Some(8), Some(8)),
+            (None, None, Some(8), None),
+        ] {
+            let context = |user: Option<i64>| serde_json::json!({ "runAsUser": user });
+            let pod: Pod = serde_json::from_value(serde_json::json!({ "spec": {
+                "securityContext": context(of_pod),
+                "initContainers": [{ "name": "i", "securityContext": context(init) }],
+                "containers": [{ "name": "a", "securityContext": context(main) }],
+            } }))
+            .unwrap();
+            assert_eq!(fs_user(&pod), expected, "{of_pod:?} {init:?} {main:?}");
+        }
+    }
+
+    #[test]
     fn items_choose_keys_paths_and_modes() {
         let data = || BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
         let item = |key: &str, path: &str, mode| KeyToPath { key: key.into(), path: path.into(), mode };
         let mut files = Files::new();
         select(data(), Some(&[item("a", "x/y", Some(0o400))]), 0o644, false, |k| k.into(), &mut files).unwrap();
-        assert_eq!(files.get("x/y"), Some(&File { bytes: b"1".to_vec(), mode: 0o400 }));
+        assert_eq!(files.get("x/y"), Some(&File { bytes: b"1".to_vec(), mode: 0o400, owner: None }));
         assert_eq!(files.len(), 1);
         assert_eq!(select(data(), Some(&[item("z", "z", None)]), 0o644, false, |k| format!("no {k}"), &mut files), Err("no z".into()));
         assert_eq!(select(data(), Some(&[item("z", "z", None)]), 0o644, true, |k| k.into(), &mut files), Ok(()));

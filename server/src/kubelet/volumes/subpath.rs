@@ -30,7 +30,7 @@ pub fn prepare(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, Strin
     let canonical = target.canonicalize().map_err(fail)?;
     if mounts::is_mounted(&canonical).map_err(fail)? {
         // A restarted container gets what the path names now, for instance the newest file of a ConfigMap.
-        rustix::mount::unmount(&canonical, rustix::mount::UnmountFlags::DETACH).map_err(|e| fail(e.into()))?;
+        mounts::unmount(&canonical).map_err(fail)?;
     }
     mounts::bind(Path::new(&format!("/proc/self/fd/{}", opened.as_raw_fd())), &canonical).map_err(fail)?;
     Ok(target.to_owned())

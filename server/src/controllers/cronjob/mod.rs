@@ -194,7 +194,7 @@ impl Controller {
         let created = cron.metadata.creation_timestamp.as_ref()?.0;
         let mut earliest = status.last_schedule_time.as_ref().map_or(created, |t| t.0);
         let deadline = cron.spec.starting_deadline_seconds;
-        if let Some(limit) = deadline.and_then(|d| Timestamp::from_second(now.0.as_second() - d).ok()) {
+        if let Some(limit) = deadline.and_then(|d| Timestamp::from_second(now.0.as_second().saturating_sub(d)).ok()) {
             earliest = earliest.max(limit);
         }
         let (at, missed) = most_recent(schedule, zone, earliest, now.0)?;
@@ -202,7 +202,7 @@ impl Controller {
             let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
             self.recorder.event(cron, Kind::Warning, "TooManyMissedTimes", format!("{text}. {missed} missed start times"));
         }
-        if deadline.is_some_and(|d| at.as_second() + d < now.0.as_second()) {
+        if deadline.is_some_and(|d| at.as_second().saturating_add(d) < now.0.as_second()) {
             let text = k8s_openapi::jiff::fmt::rfc2822::to_string(&at.to_zoned(zone.clone())).unwrap_or_default();
             self.recorder.event(cron, Kind::Warning, "MissSchedule", format!("Missed scheduled time to start a job: {text}"));
             return None;

@@ -38,6 +38,28 @@ async fn endpoints_follow_the_readiness_of_pods() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_that_users_make_stay_and_leftovers_of_the_controller_go() {
+    let mut world = World::new();
+    let endpoints = |name: &str, labels: Value| {
+        json!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": name, "labels": labels },
+            "subsets": [{ "addresses": [{ "ip": "10.0.0.24" }], "ports": [{ "port": 80 }] }] })
+    };
+    world.api.insert(&endpoints("mine", json!({ "test": "yes" })));
+    world.api.insert(&json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "plain" }, "spec": { "ports": [{ "port": 80 }] } }));
+    world.api.insert(&endpoints("plain", json!({})));
+    world.settle().await;
+    world.api.modify("endpoints", "default", "mine", |e| e["metadata"]["labels"]["test"] = json!("updated"));
+    world.settle().await;
+    assert!(world.api.get("endpoints", "default", "mine").is_some() && world.api.get("endpoints", "default", "plain").is_some());
+    world.api.remove("services", "default", "plain");
+    world.until("gone with their Service", |api| api.get("endpoints", "default", "plain").is_none()).await;
+    world.api.insert(&endpoints("left", json!({ "endpoints.kubernetes.io/managed-by": "endpoint-controller" })));
+    world.crash();
+    world.until("collected at the start", |api| api.get("endpoints", "default", "left").is_none()).await;
+    assert!(world.api.get("endpoints", "default", "mine").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quota_gives_back_what_is_deleted() {
     let world = World::new();
     world.api.insert(&json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" },

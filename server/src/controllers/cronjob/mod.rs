@@ -54,6 +54,12 @@ fn finished(job: &Job) -> Option<&str> {
     conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True").map(|c| c.type_.as_str())
 }
 
+/// Whether a job is on the list of active ones.
+fn is_listed(cron: &CronJob, job: &Job) -> bool {
+    let active = cron.status.as_ref().and_then(|s| s.active.as_deref()).unwrap_or_default();
+    active.iter().any(|r| r.uid == job.metadata.uid)
+}
+
 /// The last time that should have been served, and how many were missed before it.
 fn most_recent(schedule: &Schedule, zone: &TimeZone, earliest: Timestamp, now: Timestamp) -> Option<(Timestamp, usize)> {
     let first = schedule.next(earliest, zone).filter(|t| *t <= now)?;
@@ -99,10 +105,17 @@ impl Controller {
         let Some(cached) = self.crons.get(&key.namespace, &key.name) else { return Ok(()) };
         let mut cron = (*cached).clone();
         let children = self.jobs_of(&cron);
-        let mut status = cron.status.clone().unwrap_or_default();
+        if children.iter().any(|job| finished(job).is_none() && !is_listed(&cron, job)) {
+            // Mostly the cache does not show yet what this controller wrote itself.
+            let live = found(Api::<CronJob>::namespaced(self.client.clone(), &key.namespace).get(&key.name).await)?;
+            let Some(live) = live.filter(|c| c.metadata.uid == cached.metadata.uid) else { return Ok(()) };
+            cron = live;
+        }
+        let before = cron.status.clone().unwrap_or_default();
+        let mut status = before.clone();
         self.follow(&cron, &children, &mut status).await?;
         let result = self.serve(key, &cron, &children, &mut status).await;
-        if status != cached.status.clone().unwrap_or_default() {
+        if status != before {
             let api: Api<CronJob> = Api::namespaced(self.client.clone(), &key.namespace);
             cron.status = Some(status);
             api.replace_status(&key.name, &PostParams::default(), &cron).await?;

@@ -374,7 +374,8 @@ impl FakeApi {
                         (_, false, true) => "ADDED",
                         (_, true, true) => "MODIFIED",
                     };
-                    let line = format!("{}\n", json!({ "type": kind, "object": filter.project(&entry.object) }));
+                    // The type comes first, as real servers send it: clients read the object by it.
+                    let line = format!("{{\"type\":\"{kind}\",\"object\":{}}}\n", filter.project(&entry.object));
                     if sender.send(Bytes::from(line)).is_err() {
                         return;
                     }

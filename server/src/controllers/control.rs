@@ -107,24 +107,37 @@ pub async fn claim<O: Namespaced, K: Namespaced>(
     children: &Informer<K>,
     finalizer: Option<&str>,
 ) -> Result<Vec<Arc<K>>, Error> {
+    claim_members(client, owner, selector, children, finalizer, &|_| true).await
+}
+
+/// As [`claim`], for owners to whom not everything that they select may belong.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn claim_members<O: Namespaced, K: Namespaced>(
+    client: &Client,
+    owner: &O,
+    selector: &Selector,
+    children: &Informer<K>,
+    finalizer: Option<&str>,
+    is_member: &(dyn Fn(&K) -> bool + Send + Sync),
+) -> Result<Vec<Arc<K>>, Error> {
+    let belongs = |child: &K| selector.matches(&child.metadata().labels) && is_member(child);
     let meta = owner.metadata();
     let (namespace, uid) = (meta.namespace.as_deref().unwrap_or_default(), meta.uid.as_deref().unwrap_or_default());
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let deleting = meta.deletion_timestamp.is_some();
     let (mut claimed, mut errors) = (Vec::new(), Vec::new());
     for child in children.controlled(namespace, uid) {
-        if selector.matches(&child.metadata().labels) {
+        if belongs(&child) {
             claimed.push(child);
         } else if !deleting && let Err(error) = release(&api, child.metadata(), uid, finalizer).await {
             errors.push(error);
         }
     }
     if !deleting {
-        let orphans: Vec<Arc<K>> = children
-            .orphans(namespace)
-            .into_iter()
-            .filter(|o| o.metadata().deletion_timestamp.is_none() && selector.matches(&o.metadata().labels))
-            .collect();
+        let orphans: Vec<Arc<K>> =
+            children.orphans(namespace).into_iter().filter(|o| o.metadata().deletion_timestamp.is_none() && belongs(o)).collect();
         if !orphans.is_empty() {
             ensure_alive::<O>(client, namespace, meta).await?;
         }

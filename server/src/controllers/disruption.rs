@@ -13,13 +13,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use shared::selector::Selector;
 
 use super::deployment::scaled;
 use super::error::found;
 use super::queue::{Key, Queue};
+use super::scale::Scales;
 use super::{Context, Error, control, elapsed, now, pods, synced};
 use crate::events::{Kind, Recorder};
 use crate::informers::{Change, Informer};
@@ -50,6 +51,7 @@ pub fn start(ctx: Context) {
         stateful: ctx.informers.get(),
         replications: ctx.informers.get(),
         queue: queue.clone(),
+        scales: Scales::new(ctx.client.clone()),
     });
     let all = controller.budgets.clone();
     queue.set_resync(ctx.config.resync, move || all.list().iter().map(|b| Item::Budget(Key::of(&**b))).collect());
@@ -114,6 +116,7 @@ struct Controller {
     stateful: Informer<StatefulSet>,
     replications: Informer<ReplicationController>,
     queue: Queue<Item>,
+    scales: Scales,
 }
 
 impl Controller {
@@ -248,14 +251,17 @@ impl Controller {
         pod: &Pod,
         owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference,
     ) -> Result<Option<(String, i32)>, Error> {
-        let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &owner.kind));
+        let Some((kind, scales)) = self.scales.resource(&owner.api_version, &owner.kind).await? else {
+            return Err(Error::Other(format!("no matches for kind \"{}\" in version \"{}\"", owner.kind, owner.api_version)));
+        };
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default(), &kind);
         match found(api.get_subresource("scale", &owner.name).await)? {
             Some(scale) => {
                 let replicas = scale.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
                 Ok(Some((owner.uid.clone(), i32::try_from(replicas).unwrap_or(i32::MAX))))
             }
+            // Gone, and its pods will follow.
+            None if scales => Ok(None),
             None => Err(Error::Other(format!("{} does not implement the scale subresource", owner.kind))),
         }
     }

@@ -1,8 +1,9 @@
 //! Keeps the Endpoints of every Service with a selector, for those who do not read EndpointSlices (`pkg/controller/endpoint`).
 //!
-//! Owns the Endpoints object named like such a Service.
+//! Owns the Endpoints object named like such a Service. Must never delete Endpoints that others made while no Service of that name
+//! goes: they are the user's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
@@ -37,17 +38,32 @@ pub fn start(ctx: Context) {
         pods: ctx.informers.get(),
         endpoints: ctx.informers.get(),
         times: Mutex::default(),
+        bereaved: Mutex::default(),
     });
-    ctx.enqueue_all(&controller.services, &queue);
+    let all = controller.services.clone();
+    queue.set_resync(ctx.config.resync, move || all.list().iter().map(|s| Key::of(&**s)).collect());
+    let (state, into) = (controller.clone(), queue.clone());
+    ctx.on(&controller.services, move |change| {
+        let key = Key::of(&**change.object());
+        if matches!(change, Change::Deleted(_)) {
+            state.bereaved.lock().insert(key.clone());
+        }
+        into.add(key);
+    });
     let (services, into) = (controller.services.clone(), queue.clone());
     ctx.on(&controller.pods, move |change| endpoint::services_concerned(&services, &change).into_iter().for_each(|key| into.add(key)));
-    // Leftovers of Services deleted while nobody looked, and Endpoints somebody else removes or changes.
+    // Endpoints somebody else removes.
     let into = queue.clone();
     ctx.on(&controller.endpoints, move |change| {
-        let leader = change.object().metadata.annotations.as_ref().is_some_and(|a| a.contains_key(LEADER));
-        if matches!(change, Change::Deleted(_)) || !leader {
-            into.add(Key::of(&**change.object()));
+        if let Change::Deleted(gone) = change {
+            into.add(Key::of(&*gone));
         }
+    });
+    // Leftovers of Services deleted while nobody looked.
+    let (start, into) = (controller.clone(), queue.clone());
+    ctx.tasks.spawn("endpoints-controller/start", async move {
+        futures::future::join_all([synced(&start.services), synced(&start.endpoints)]).await;
+        start.endpoints.list().iter().filter(|e| is_ours(e)).for_each(|e| into.add(Key::of(&**e)));
     });
     let ready = vec![synced(&controller.services), synced(&controller.pods), synced(&controller.endpoints)];
     ctx.work(&queue, WORKERS, ready, move |key| {
@@ -63,6 +79,8 @@ struct Controller {
     pods: Informer<Pod>,
     endpoints: Informer<Endpoints>,
     times: Mutex<endpoint::TriggerTimes>,
+    /// Services that have gone and whose Endpoints, whoever made them, go with them.
+    bereaved: Mutex<HashSet<Key>>,
 }
 
 impl Controller {
@@ -71,11 +89,14 @@ impl Controller {
         let current = self.endpoints.get(&key.namespace, &key.name);
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             self.times.lock().forget(key);
-            if current.is_some() {
+            let bereaved = self.bereaved.lock().contains(key);
+            if current.is_some_and(|c| bereaved && !is_lock(&c) || is_ours(&c)) {
                 found(api.delete(&key.name, &DeleteParams::default()).await)?;
             }
+            self.bereaved.lock().remove(key);
             return Ok(());
         };
+        self.bereaved.lock().remove(key);
         let Some(selector) = endpoint::selector(&service) else { return Ok(()) };
         let selected: Vec<_> = self.pods.list_namespaced(&key.namespace).into_iter().filter(|p| selector.matches(&p.metadata.labels)).collect();
         let trigger = self.times.lock().compute(&service, &selected.iter().map(|p| &**p).collect::<Vec<_>>());
@@ -120,6 +141,15 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether this controller made it and keeps it.
+fn is_ours(endpoints: &Endpoints) -> bool {
+    !is_lock(endpoints) && endpoints.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).map(String::as_str) == Some(CONTROLLER)
+}
+
+fn is_lock(endpoints: &Endpoints) -> bool {
+    endpoints.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(LEADER))
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {

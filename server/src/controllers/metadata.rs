@@ -152,7 +152,7 @@ fn typed<K: Watchable>() -> Typed {
 
 /// The kinds whose informers the controllers keep.
 fn typed_kinds() -> Vec<Typed> {
-    use k8s_openapi::api::{apps, batch, coordination, core, discovery, policy};
+    use k8s_openapi::api::{apps, batch, certificates, coordination, core, discovery, policy, storage};
     vec![
         typed::<apps::v1::ControllerRevision>(),
         typed::<apps::v1::DaemonSet>(),
@@ -161,10 +161,12 @@ fn typed_kinds() -> Vec<Typed> {
         typed::<apps::v1::StatefulSet>(),
         typed::<batch::v1::CronJob>(),
         typed::<batch::v1::Job>(),
+        typed::<certificates::v1::CertificateSigningRequest>(),
         typed::<coordination::v1::Lease>(),
         typed::<core::v1::Endpoints>(),
         typed::<core::v1::Namespace>(),
         typed::<core::v1::Node>(),
+        typed::<core::v1::PersistentVolume>(),
         typed::<core::v1::PersistentVolumeClaim>(),
         typed::<core::v1::Pod>(),
         typed::<core::v1::ReplicationController>(),
@@ -172,6 +174,8 @@ fn typed_kinds() -> Vec<Typed> {
         typed::<core::v1::Service>(),
         typed::<discovery::v1::EndpointSlice>(),
         typed::<policy::v1::PodDisruptionBudget>(),
+        typed::<storage::v1::StorageClass>(),
+        typed::<storage::v1::VolumeAttributesClass>(),
     ]
 }
 

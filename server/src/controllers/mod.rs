@@ -17,6 +17,7 @@ use crate::informers::{Change, Informer, Informers, Watchable};
 use crate::leader;
 use crate::tasks::Tasks;
 
+pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod control;
 pub mod cronjob;
@@ -26,6 +27,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod ephemeral_volume;
 pub mod error;
 pub mod expectations;
 #[cfg(test)]
@@ -37,14 +39,18 @@ pub mod metadata;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod persistent_volume;
 pub mod placement;
 pub mod pod_gc;
+pub mod podautoscaler;
 pub mod pods;
+pub mod protection;
 pub mod queue;
 pub mod replicaset;
 pub mod replication;
 pub mod resource_quota;
 pub mod root_ca;
+pub mod scale;
 pub mod service_account;
 pub mod statefulset;
 pub mod taint_eviction;
@@ -73,6 +79,8 @@ const fn descriptor(name: &'static str, service_account: &'static str, component
 
 /// Every controller there is.
 pub const CONTROLLERS: &[Descriptor] = &[
+    descriptor("certificatesigningrequest-approving-controller", "certificate-controller", "certificate-controller", certificates::approver::start),
+    descriptor("certificatesigningrequest-cleaner-controller", "certificate-controller", "certificate-controller", certificates::cleaner::start),
     descriptor("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", "clusterrole-aggregation", clusterrole_aggregation::start),
     descriptor("cronjob-controller", "cronjob-controller", "cronjob-controller", cronjob::start),
     descriptor("certificatesigningrequest-signing-controller", "certificate-controller", "csr-signing", csr_signing::start),
@@ -81,11 +89,22 @@ pub const CONTROLLERS: &[Descriptor] = &[
     descriptor("disruption-controller", "disruption-controller", "controllermanager", disruption::start),
     descriptor("endpoints-controller", "endpoint-controller", "endpoint-controller", endpoints::start),
     descriptor("endpointslice-controller", "endpointslice-controller", "endpoint-slice-controller", endpointslice::start),
+    descriptor(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring-controller",
+        "endpoint-slice-mirroring-controller",
+        endpointslice::mirroring::start,
+    ),
+    descriptor("ephemeral-volume-controller", "ephemeral-volume-controller", "ephemeral_volume", ephemeral_volume::start),
     descriptor("garbage-collector-controller", "generic-garbage-collector", "garbage-collector-controller", garbage::start),
+    descriptor("horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::start),
     descriptor("job-controller", "job-controller", "job-controller", job::start),
     descriptor("namespace-controller", "namespace-controller", "namespace-controller", namespace::start),
     descriptor("node-ipam-controller", "node-controller", "cidrAllocator", node_ipam::start),
     descriptor("node-lifecycle-controller", "node-controller", "node-controller", node_lifecycle::start),
+    descriptor("persistentvolume-binder-controller", "persistent-volume-binder", "persistentvolume-controller", persistent_volume::start),
+    descriptor("persistentvolume-protection-controller", "pv-protection-controller", "pv-protection-controller", protection::volume::start),
+    descriptor("persistentvolumeclaim-protection-controller", "pvc-protection-controller", "pvc-protection-controller", protection::claim::start),
     descriptor("pod-garbage-collector-controller", "pod-garbage-collector", "pod-garbage-collector", pod_gc::start),
     descriptor("replicaset-controller", "replicaset-controller", "replicaset-controller", replicaset::start),
     descriptor("replicationcontroller-controller", "replication-controller", "replication-controller", replication::start),
@@ -95,6 +114,12 @@ pub const CONTROLLERS: &[Descriptor] = &[
     descriptor("statefulset-controller", "statefulset-controller", "statefulset-controller", statefulset::start),
     descriptor("taint-eviction-controller", "node-controller", "taint-eviction-controller", taint_eviction::start),
     descriptor("ttl-after-finished-controller", "ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::start),
+    descriptor(
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        protection::class::start,
+    ),
 ];
 
 /// What the controllers of a process are told.

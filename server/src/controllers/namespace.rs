@@ -128,13 +128,15 @@ impl Controller {
         let deletable = discovered.resources.into_iter().filter(|r| r.namespaced && r.supports("delete"));
         let (pods, rest): (Vec<_>, Vec<_>) = deletable.partition(|r| r.api.group.is_empty() && r.api.plural == "pods");
         for stage in [pods, rest] {
+            // What could not be discovered only keeps the namespace from being finalized: all that can be seen goes.
+            let before = report.errors.len();
             for resource in stage {
                 if let Err(error) = self.empty_of(namespace, &resource, &mut report).await {
                     report.content.push(error.to_string());
                     report.errors.push(error);
                 }
             }
-            if !report.remaining.is_empty() || !report.errors.is_empty() {
+            if !report.remaining.is_empty() || report.errors.len() > before {
                 break;
             }
         }

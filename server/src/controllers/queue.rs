@@ -22,6 +22,8 @@ use crate::informers::Watchable;
 const BACKOFF_BASE: Duration = Duration::from_millis(5);
 /// Longest delay after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(1000);
+/// Longest delay: users may ask for any number of seconds, and the clock does not reach as far.
+const DELAY_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Namespace (empty for cluster-scoped kinds) and name of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,7 +122,7 @@ impl<T: Item> Queue<T> {
         if delay.is_zero() {
             return self.add(item);
         }
-        if self.0.state.lock().add_at(item, Instant::now() + delay) {
+        if self.0.state.lock().add_at(item, Instant::now() + delay.min(DELAY_MAX)) {
             self.0.wake.notify_one();
         }
     }
@@ -319,6 +321,16 @@ mod tests {
         queue.done(&"a");
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(queue.take(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_delay_is_too_long() {
+        let queue = Queue::new();
+        queue.add_after("a", Duration::MAX);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(queue.take(), None);
+        queue.add("a");
+        assert_eq!(queue.take(), Some("a"));
     }
 
     #[tokio::test(start_paused = true)]

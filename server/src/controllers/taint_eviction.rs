@@ -1,8 +1,9 @@
 //! Deletes pods from nodes with NoExecute taints once their tolerations run out (`pkg/controller/tainteviction`).
 //!
-//! Owns nothing; the time of each deletion is computed from the taints' own times, so a restart changes none of them.
+//! Owns nothing; the time of each deletion is computed from the taints' own times where they have any, so that a restart changes none of
+//! them, and from when they were first seen otherwise.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,34 +73,37 @@ fn no_execute(node: &Node) -> Vec<Taint> {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Stays,
-    /// Goes after this long, counted from when the taint that begrudges it most was added.
+    /// Goes after this long.
     Goes(Duration),
 }
 
-/// What becomes of a pod with these tolerations on a node with these NoExecute taints (`processPodOnNode`).
-fn judge(taints: &[Taint], tolerations: &[Toleration], now: &Time) -> Verdict {
-    if taints.is_empty() {
-        return Verdict::Stays;
-    }
+/// What becomes of a pod with these tolerations on a node with these NoExecute taints (`processPodOnNode`); `since` says from when on
+/// a taint counts for the pod.
+fn judge(taints: &[Taint], tolerations: &[Toleration], since: impl Fn(&Taint) -> Time, now: &Time) -> Verdict {
     // The moment the first of the tolerations runs out; every taint needs one.
-    let mut first: Option<(Duration, &Taint)> = None;
+    let mut left: Option<Duration> = None;
     for taint in taints {
         // The first that matches counts, as upstream's GetMatchingTolerations has it; without seconds it is for ever.
         let Some(toleration) = tolerations.iter().find(|t| pods::tolerates(t, taint)) else { return Verdict::Goes(Duration::ZERO) };
         if let Some(seconds) = toleration.toleration_seconds {
             let lasts = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-            if first.as_ref().is_none_or(|(shortest, _)| lasts < *shortest) {
-                first = Some((lasts, taint));
-            }
+            let wait = lasts.saturating_sub(elapsed(&since(taint), now));
+            left = Some(left.map_or(wait, |l| l.min(wait)));
         }
     }
-    match first {
-        None => Verdict::Stays,
-        Some((lasts, taint)) => {
-            let already = taint.time_added.as_ref().map(|added| elapsed(added, now)).unwrap_or_default();
-            Verdict::Goes(lasts.saturating_sub(already))
-        }
-    }
+    left.map_or(Verdict::Stays, Verdict::Goes)
+}
+
+/// When a pod came to its node.
+fn placed_at(pod: &Pod) -> Option<Time> {
+    let scheduled = pods::condition(pod, "PodScheduled").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.clone());
+    scheduled.max(pod.metadata.creation_timestamp.clone())
+}
+
+/// A pod that has been told it will go, and since when the taints that do not say so themselves have been known.
+struct Scheduled {
+    uid: String,
+    first_seen: HashMap<String, Time>,
 }
 
 struct Evictor {
@@ -109,7 +113,7 @@ struct Evictor {
     pods: Informer<Pod>,
     queue: Queue<Key>,
     /// Pods that have been told they will go, so that they can be told otherwise.
-    scheduled: Mutex<HashSet<Key>>,
+    scheduled: Mutex<HashMap<Key, Scheduled>>,
 }
 
 impl Evictor {
@@ -119,9 +123,16 @@ impl Evictor {
             return Ok(());
         };
         let Some(node) = self.nodes.get("", pods::node_name(&pod)) else { return Ok(()) };
-        match judge(&no_execute(&node), pods::tolerations(&pod), &now()) {
+        let (taints, now) = (no_execute(&node), now());
+        let first_seen = self.first_seen(key, &pod, &taints, &now);
+        let placed = placed_at(&pod);
+        let since = |taint: &Taint| {
+            let known = taint.time_added.clone().or_else(|| first_seen.get(&taint.key).cloned());
+            known.max(placed.clone()).unwrap_or_else(|| now.clone())
+        };
+        match judge(&taints, pods::tolerations(&pod), since, &now) {
             Verdict::Stays => {
-                if self.scheduled.lock().remove(key) {
+                if self.scheduled.lock().remove(key).is_some() {
                     self.recorder.event(&*pod, Kind::Normal, "TaintManagerEviction", format!("Cancelling deletion of Pod {key}"));
                 }
                 Ok(())
@@ -132,11 +143,19 @@ impl Evictor {
                 self.delete(&pod).await
             }
             Verdict::Goes(wait) => {
-                self.scheduled.lock().insert(key.clone());
+                self.scheduled.lock().insert(key.clone(), Scheduled { uid: pods::uid(&pod).to_owned(), first_seen });
                 self.queue.add_after(key.clone(), wait);
                 Ok(())
             }
         }
+    }
+
+    /// Since when each taint without a time has been known; taints that are gone are forgotten.
+    fn first_seen(&self, key: &Key, pod: &Pod, taints: &[Taint], now: &Time) -> HashMap<String, Time> {
+        let all = self.scheduled.lock();
+        let before = all.get(key).filter(|s| s.uid == pods::uid(pod)).map(|s| &s.first_seen);
+        let untimed = taints.iter().filter(|t| t.time_added.is_none());
+        untimed.map(|t| (t.key.clone(), before.and_then(|b| b.get(&t.key)).unwrap_or(now).clone())).collect()
     }
 
     async fn delete(&self, pod: &Pod) -> Result<(), Error> {
@@ -197,8 +216,10 @@ mod tests {
             (vec![taint("a", 0), taint("b", 0)], vec![toleration("a", Some(300)), toleration("b", Some(60))], 0, goes(60)),
             (vec![taint("a", 0)], vec![toleration("a", Some(300)), toleration("a", None)], 0, goes(300)),
             (vec![taint("a", 0)], vec![toleration("a", Some(-5))], 0, goes(0)),
+            (vec![taint("a", 0), taint("b", 90)], vec![toleration("a", Some(100)), toleration("b", Some(60))], 90, goes(10)),
         ] {
-            assert_eq!(judge(&taints, &tolerations, &at(now)), expected, "{taints:?} {tolerations:?} {now}");
+            let since = |taint: &Taint| taint.time_added.clone().unwrap();
+            assert_eq!(judge(&taints, &tolerations, since, &at(now)), expected, "{taints:?} {tolerations:?} {now}");
         }
     }
 }

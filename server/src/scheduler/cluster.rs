@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use shared::selector::Selector;
 
 use super::node_info::NodeInfo;
@@ -49,6 +49,10 @@ pub struct Cluster {
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// Storage classes, by name.
     pub storage_classes: BTreeMap<String, Arc<StorageClass>>,
+    /// What CSI drivers say of their nodes, by name.
+    pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
+    /// Volumes promised to claims of pods whose binding is under way, by name, with the UID of the pod.
+    pub reserved: HashMap<String, String>,
     /// Disruption budgets.
     pub budgets: BTreeMap<ObjectKey, Arc<PodDisruptionBudget>>,
 }

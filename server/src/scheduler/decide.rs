@@ -29,12 +29,28 @@ pub struct Diagnosis {
     pub plugins: BTreeSet<&'static str>,
     /// What preemption said, with its prefix; empty when it found room.
     pub preemption: String,
+    /// How often each reason was given, when the verdicts themselves are no longer kept.
+    summed: BTreeMap<String, usize>,
 }
 
 impl Diagnosis {
     /// A diagnosis over one set of refusals, without plugins.
     pub fn of(nodes: usize, refusals: impl Iterator<Item = (Arc<str>, Refusal)>) -> Self {
         Diagnosis { nodes, verdicts: refusals.map(|(n, r)| (n, ("", r))).collect(), ..Diagnosis::default() }
+    }
+
+    /// The same without the nodes one by one: it reads the same, and its size does not depend on the cluster's.
+    pub fn summary(&self) -> Self {
+        Diagnosis { verdicts: BTreeMap::new(), summed: self.counts(), ..self.clone() }
+    }
+
+    /// How many nodes gave each reason.
+    fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = self.summed.clone();
+        for reason in self.verdicts.values().flat_map(|(_, r)| &r.reasons) {
+            *counts.entry(reason.clone().into_owned()).or_default() += 1;
+        }
+        counts
     }
 }
 
@@ -48,11 +64,7 @@ impl fmt::Display for Diagnosis {
         match &self.at_once {
             Some(text) => write!(f, " {text}.")?,
             None => {
-                let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-                for reason in self.verdicts.values().flat_map(|(_, r)| &r.reasons) {
-                    *counts.entry(reason).or_default() += 1;
-                }
-                let mut texts: Vec<String> = counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+                let mut texts: Vec<String> = self.counts().iter().map(|(reason, count)| format!("{count} {reason}")).collect();
                 texts.sort();
                 if !texts.is_empty() {
                     write!(f, " {}.", texts.join(", "))?;
@@ -175,7 +187,10 @@ fn feasible(pod: &PodInfo, cluster: &Cluster, start: &mut usize, diagnosis: &mut
 }
 
 /// Whether a node still takes the pod once the pods of the same or a higher priority for which room is being made there have come.
-fn survives_nominated(pod: &PodInfo, cluster: &mut Cluster, node: &str) -> Result<(), (&'static str, Refusal)> {
+///
+/// # Errors
+/// The first plugin that refuses then, and why.
+pub fn survives_nominated(pod: &PodInfo, cluster: &mut Cluster, node: &str) -> Result<(), (&'static str, Refusal)> {
     let ahead: Vec<Arc<PodInfo>> = cluster
         .nominated(node)
         .iter()

@@ -20,6 +20,8 @@ pub enum ClusterEvent {
         /// After.
         new: Arc<Node>,
     },
+    /// A node is gone, and with it perhaps the emptiest domain.
+    NodeRemoved(Arc<Node>),
     /// A pod was placed.
     PodPlaced(Arc<PodInfo>),
     /// A placed pod is gone, has finished, or could not be bound after all.

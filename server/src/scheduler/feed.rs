@@ -8,7 +8,7 @@ use futures::stream::{SelectAll, Stream, StreamExt, select_all};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
@@ -23,6 +23,7 @@ pub enum Input {
     ReplicationController(Change<ReplicationController>),
     StatefulSet(Change<StatefulSet>),
     Class(Change<StorageClass>),
+    CsiNode(Change<CSINode>),
     Volume(Change<PersistentVolume>),
     Claim(Change<PersistentVolumeClaim>),
     Budget(Change<PodDisruptionBudget>),
@@ -42,6 +43,7 @@ pub struct Feed {
     replication_controllers: Informer<ReplicationController>,
     stateful_sets: Informer<StatefulSet>,
     classes: Informer<StorageClass>,
+    csi_nodes: Informer<CSINode>,
     volumes: Informer<PersistentVolume>,
     claims: Informer<PersistentVolumeClaim>,
     budgets: Informer<PodDisruptionBudget>,
@@ -59,6 +61,7 @@ impl Feed {
             replication_controllers: informers.get(),
             stateful_sets: informers.get(),
             classes: informers.get(),
+            csi_nodes: informers.get(),
             volumes: informers.get(),
             claims: informers.get(),
             budgets: informers.get(),
@@ -77,6 +80,7 @@ impl Feed {
         add(&self.replication_controllers, Input::ReplicationController, &mut first, &mut streams).await;
         add(&self.stateful_sets, Input::StatefulSet, &mut first, &mut streams).await;
         add(&self.classes, Input::Class, &mut first, &mut streams).await;
+        add(&self.csi_nodes, Input::CsiNode, &mut first, &mut streams).await;
         add(&self.volumes, Input::Volume, &mut first, &mut streams).await;
         add(&self.claims, Input::Claim, &mut first, &mut streams).await;
         add(&self.budgets, Input::Budget, &mut first, &mut streams).await;

@@ -150,6 +150,32 @@ async fn a_pod_of_higher_priority_makes_room_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_bound_when_its_claims_have_their_volumes() {
+    let api = FakeApi::new();
+    add_node(&api, "n", "2");
+    api.insert(&json!({ "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": "local" },
+        "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer" }));
+    let sizes = |kind: &str| json!({ kind: { "storage": "1Gi" } });
+    api.insert(&json!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "v" }, "status": { "phase": "Available" },
+        "spec": { "storageClassName": "local", "accessModes": ["ReadWriteOnce"], "capacity": sizes("x")["x"], "local": { "path": "/d" } } }));
+    api.insert(&json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "c" },
+        "spec": { "storageClassName": "local", "accessModes": ["ReadWriteOnce"], "resources": sizes("requests") } }));
+    add_pod(&api, "p", "1", json!({ "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "c" } }] }));
+    let _tasks = start(&api, None, &Verdicts::default()).await;
+    until(&api, "promised", || api.get("persistentvolumes", "", "v").unwrap()["spec"]["claimRef"]["name"] == "c").await;
+    // Another pod goes its way meanwhile.
+    add_pod(&api, "q", "1", json!({}));
+    until(&api, "the other is bound", || node_of(&api, "q").is_some()).await;
+    assert_eq!(node_of(&api, "p"), None);
+    // As the binder does.
+    api.modify("persistentvolumeclaims", "default", "c", |c| {
+        c["spec"]["volumeName"] = json!("v");
+        c["metadata"]["annotations"] = json!({ "pv.kubernetes.io/bind-completed": "yes" });
+    });
+    until(&api, "bound", || node_of(&api, "p").as_deref() == Some("n")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gated_pod_waits_for_its_gates() {
     let api = FakeApi::new();
     add_node(&api, "n", "2");

@@ -27,7 +27,7 @@ mod scenarios;
 #[cfg(test)]
 mod testing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -64,22 +64,43 @@ impl Default for Config {
     }
 }
 
+/// Of so many pods the refusal is kept node by node; of the others, those refused longer ago, only the counts.
+const DETAILED: usize = 256;
+
 /// Why each waiting pod was refused last, by UID. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Verdicts(Arc<RwLock<HashMap<String, Arc<decide::Diagnosis>>>>);
+pub struct Verdicts(Arc<RwLock<Refusals>>);
+
+#[derive(Debug, Default)]
+struct Refusals {
+    by_uid: HashMap<String, Arc<decide::Diagnosis>>,
+    /// UIDs of pods with every node's verdict, the one refused longest ago first.
+    detailed: VecDeque<String>,
+}
 
 impl Verdicts {
     /// The last refusal of a pod that still waits.
     pub fn get(&self, uid: &str) -> Option<Arc<decide::Diagnosis>> {
-        self.0.read().get(uid).cloned()
+        self.0.read().by_uid.get(uid).cloned()
     }
     fn set(&self, uid: &str, diagnosis: Arc<decide::Diagnosis>) {
-        self.0.write().insert(uid.to_owned(), diagnosis);
+        let mut all = self.0.write();
+        all.by_uid.insert(uid.to_owned(), diagnosis);
+        all.detailed.retain(|other| other != uid);
+        all.detailed.push_back(uid.to_owned());
+        if all.detailed.len() > DETAILED
+            && let Some(oldest) = all.detailed.pop_front()
+            && let Some(diagnosis) = all.by_uid.get_mut(&oldest)
+        {
+            *diagnosis = Arc::new(diagnosis.summary());
+        }
     }
     fn forget(&self, uid: &str) {
         // Most pods never have one; do not take the write lock for them.
-        if self.0.read().contains_key(uid) {
-            self.0.write().remove(uid);
+        if self.0.read().by_uid.contains_key(uid) {
+            let mut all = self.0.write();
+            all.by_uid.remove(uid);
+            all.detailed.retain(|other| other != uid);
         }
     }
 }
@@ -104,4 +125,25 @@ pub async fn run(config: Config, client: kube::Client, informers: &Informers, ta
         None => tasks.spawn("scheduler", lead(client)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plugins::Refusal;
+    use super::*;
+
+    #[test]
+    fn old_refusals_lose_their_nodes_but_read_the_same() {
+        let verdicts = Verdicts::default();
+        let nodes = ["a", "b"].map(|n| (n.into(), Refusal::resolvable("Insufficient cpu")));
+        let diagnosis = Arc::new(decide::Diagnosis::of(2, nodes.into_iter()));
+        for pod in 0..=DETAILED {
+            verdicts.set(&format!("{pod}"), diagnosis.clone());
+        }
+        let (oldest, next) = (verdicts.get("0").unwrap(), verdicts.get("1").unwrap());
+        assert_eq!((oldest.verdicts.len(), next.verdicts.len()), (0, 2));
+        assert_eq!(oldest.to_string(), next.to_string());
+        verdicts.forget("0");
+        assert!(verdicts.get("0").is_none());
+    }
 }

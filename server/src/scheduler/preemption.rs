@@ -11,7 +11,7 @@ use rand::Rng;
 use shared::selector::Selector;
 
 use super::cluster::{Cluster, ObjectKey};
-use super::decide::{Diagnosis, check_node};
+use super::decide::{Diagnosis, check_node, survives_nominated};
 use super::plugins::Refusal;
 use super::pod_info::PodInfo;
 
@@ -100,7 +100,7 @@ fn victims_on(pod: &PodInfo, cluster: &mut Cluster, node: &Arc<str>) -> Result<C
     for victim in &lower {
         cluster.displace(&victim.key);
     }
-    let outcome = check_node(pod, cluster, node).map_err(|(_, refusal)| refusal).map(|()| {
+    let outcome = fits(pod, cluster, node).map_err(|(_, refusal)| refusal).map(|()| {
         lower.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.started().cmp(&b.started())).then_with(|| a.key.cmp(&b.key)));
         let (violating, rest) = by_budget(&lower, cluster);
         let mut candidate = Candidate { node: node.clone(), victims: Vec::new(), violations: 0 };
@@ -118,10 +118,16 @@ fn victims_on(pod: &PodInfo, cluster: &mut Cluster, node: &Arc<str>) -> Result<C
     outcome
 }
 
+/// Whether a node takes the pod now, and also once those have come for whom room was made before.
+fn fits(pod: &PodInfo, cluster: &mut Cluster, node: &str) -> Result<(), (&'static str, Refusal)> {
+    check_node(pod, cluster, node)?;
+    survives_nominated(pod, cluster, node)
+}
+
 /// Puts a pod back if there is still room with it; otherwise it is a victim.
 fn reprieved(pod: &PodInfo, cluster: &mut Cluster, other: &Arc<PodInfo>, victims: &mut Vec<Arc<PodInfo>>, node: &str) -> bool {
     cluster.place(other.clone(), node);
-    let stays = check_node(pod, cluster, node).is_ok();
+    let stays = fits(pod, cluster, node).is_ok();
     if !stays {
         cluster.displace(&other.key);
         victims.push(other.clone());

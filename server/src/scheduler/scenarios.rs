@@ -213,6 +213,17 @@ fn room_made_for_one_pod_is_not_taken_by_a_lesser_one() {
 }
 
 #[test]
+fn nobody_makes_room_that_belongs_to_another() {
+    let mut cluster = single();
+    cluster.place(pod("low").cpu("3").priority(1).info(), "n");
+    cluster.place(pod("other").cpu("1").priority(20).info(), "n");
+    cluster.nominate(pod("vip").cpu("3").priority(10).nominated("n").info(), "n");
+    // The room that the low one leaves is the other's already: to send it away would help nobody.
+    assert!(text(&pod("p").cpu("2").priority(5).info(), &mut cluster).ends_with("preemption: 0/1 nodes are available: 1 Insufficient cpu."));
+    assert_eq!(victims(&pod("p").cpu("2").priority(11).info(), &mut cluster).1, ["low"]);
+}
+
+#[test]
 fn every_node_verdict_is_kept_for_those_who_ask_why() {
     let mut cluster = cluster([node("a").cordoned(), node("b")]);
     let diagnosis = place(&pod("p").cpu("5").info(), &mut cluster).unwrap_err();

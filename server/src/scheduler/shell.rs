@@ -13,14 +13,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use shared::selector::Selector;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, ObjectKey};
 use super::decide::{self, Diagnosis};
 use super::event::ClusterEvent;
 use super::feed::{Feed, Input};
-use super::plugins::volume_binding::claims_to_provision;
+use super::plugins::volume_binding;
 use super::pod_info::{Classes, PodInfo};
 use super::preemption;
 use super::queue::Queue;
@@ -35,7 +35,7 @@ const BATCH: usize = 128;
 struct Bound {
     pod: Arc<PodInfo>,
     node: Arc<str>,
-    outcome: Result<(), kube::Error>,
+    outcome: Result<(), writes::BindError>,
 }
 
 /// The scheduler's state.
@@ -51,6 +51,8 @@ pub struct Scheduler {
     /// Victims being sent away, by the pod they make room for: it must not choose more until these are gone.
     leaving: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
     binds: JoinSet<Bound>,
+    /// Bindings of pods whose claims must get their volumes first. That may take minutes, so they are not among those counted.
+    slow_binds: JoinSet<Bound>,
     /// Gives the key of a pod whose victims could not all be sent away.
     reports: JoinSet<Option<Arc<str>>>,
     rng: SmallRng,
@@ -90,6 +92,7 @@ impl Scheduler {
             assumed: HashMap::new(),
             leaving: HashMap::new(),
             binds: JoinSet::new(),
+            slow_binds: JoinSet::new(),
             reports: JoinSet::new(),
             start: 0,
         }
@@ -111,24 +114,33 @@ impl Scheduler {
                 let Some(pod) = self.queue.pop(now) else { break };
                 self.decide(pod, now);
             }
-            let ready = self.binds.len() < self.config.binds_in_flight && self.queue.is_ready(now);
-            let deadline = self.queue.deadline();
+            // While there is no room for another binding only the end of one matters: what is due by then cannot be decided.
+            let room = self.binds.len() < self.config.binds_in_flight;
+            let ready = room && self.queue.is_ready(now);
+            let deadline = self.queue.deadline().filter(|_| room);
             tokio::select! {
                 Some(batch) = inputs.next() => batch.into_iter().for_each(|input| self.take(input)),
-                Some(bound) = self.binds.join_next(), if !self.binds.is_empty() => match bound {
-                    Ok(bound) => self.bound(bound),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
-                },
+                Some(bound) = self.binds.join_next(), if !self.binds.is_empty() => self.joined(bound),
+                Some(bound) = self.slow_binds.join_next(), if !self.slow_binds.is_empty() => self.joined(bound),
                 Some(report) = self.reports.join_next(), if !self.reports.is_empty() => {
                     if let Ok(Some(incomplete)) = report {
+                        // Some of its victims stay: no event will tell it to look for others.
                         self.leaving.remove(&incomplete);
+                        self.queue.call(&incomplete, Instant::now());
                     }
                 }
                 () = tokio::time::sleep_until(deadline.unwrap_or(now)), if deadline.is_some() && !ready => {}
                 () = std::future::ready(()), if ready => {}
                 else => return,
             }
+        }
+    }
+
+    fn joined(&mut self, bound: Result<Bound, JoinError>) {
+        match bound {
+            Ok(bound) => self.bound(bound),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
         }
     }
 
@@ -144,16 +156,21 @@ impl Scheduler {
         self.leaving.remove(&pod.key);
         self.cluster.place(pod.clone(), &node);
         self.assumed.insert(pod.key.clone(), pod.uid().to_owned());
-        let claims = claims_to_provision(&pod, &self.cluster);
+        let plan = volume_binding::plan(&pod, &self.cluster, &node);
+        for (_, volume) in &plan.bind {
+            self.cluster.reserved.insert(volume.metadata.name.clone().unwrap_or_default(), pod.uid().to_owned());
+        }
+        let binds = if plan.is_empty() { &mut self.binds } else { &mut self.slow_binds };
         let client = self.client.clone();
-        self.binds.spawn(async move {
-            let outcome = writes::bind(client, pod.clone(), node.clone(), claims).await;
+        binds.spawn(async move {
+            let outcome = writes::bind(client, pod.clone(), node.clone(), plan).await;
             Bound { pod, node, outcome }
         });
     }
 
     fn bound(&mut self, bound: Bound) {
         let Bound { pod, node, outcome } = bound;
+        self.cluster.reserved.retain(|_, uid| uid.as_str() != pod.uid());
         match outcome {
             Ok(()) => {
                 self.config.verdicts.forget(pod.uid());
@@ -170,7 +187,7 @@ impl Scheduler {
                 self.cluster.displace(&pod.key);
                 self.queue.failed(&pod.key, now);
                 self.announce(&ClusterEvent::PodRemoved(pod.clone()), now);
-                let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
+                let gone = matches!(&error, writes::BindError::Api(kube::Error::Api(status)) if status.code == 404);
                 if !gone {
                     self.report(&pod, "SchedulerError", &format!("binding rejected: {error}"), None);
                 }
@@ -284,6 +301,14 @@ impl Scheduler {
                 };
                 self.announce(&ClusterEvent::Storage, now);
             }
+            Input::CsiNode(change) => {
+                let name = key_of(&**change.object()).1;
+                match &change {
+                    Change::Deleted(_) => self.cluster.csi_nodes.remove(&name),
+                    _ => self.cluster.csi_nodes.insert(name, change.object().clone()),
+                };
+                self.announce(&ClusterEvent::Storage, now);
+            }
             Input::Service(change) => self.take_workload("Service", &change, |o| o.spec.as_ref()?.selector.as_ref().map(Selector::from_map)),
             Input::ReplicationController(change) => {
                 self.take_workload("ReplicationController", &change, |o| o.spec.as_ref()?.selector.as_ref().map(Selector::from_map));
@@ -321,7 +346,10 @@ impl Scheduler {
                     self.announce(&ClusterEvent::NodeUpdated { old, new }, now);
                 }
             }
-            Change::Deleted(node) => self.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            Change::Deleted(node) => {
+                self.cluster.remove_node(node.metadata.name.as_deref().unwrap_or_default());
+                self.announce(&ClusterEvent::NodeRemoved(node), now);
+            }
         }
     }
 

@@ -1,26 +1,42 @@
 //! What the scheduler writes to the API, and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, Resource};
 
-use super::plugins::volume_binding::selected_node_patch;
+use super::plugins::volume_binding::{Plan, is_bound, selected_node, selected_node_patch};
 use super::pod_info::PodInfo;
 use crate::events::{Kind, Recorder};
 
-/// Binds a pod through its `binding` subresource; claims that wait for a node learn it first.
+/// On a volume: its binding was not the user's choice.
+const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// How long the claims of a pod may take to get their volumes (upstream's `bindTimeoutSeconds`).
+const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why a pod was not bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The API refused, or did not answer; after a time-out the outcome is unknown and only the informer tells.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    /// Its claims did not get their volumes.
+    #[error("binding volumes: {0}")]
+    Volumes(String),
+}
+
+/// Binds a pod through its `binding` subresource, once its claims have their volumes: a kubelet that saw it earlier could not start it.
 ///
 /// # Errors
-/// The API's refusal, or a time-out, after which the outcome is unknown and only the informer tells.
-pub async fn bind(client: Client, pod: Arc<PodInfo>, node: Arc<str>, claims: Vec<Arc<PersistentVolumeClaim>>) -> Result<(), kube::Error> {
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), pod.namespace());
-    for claim in claims {
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
-        api.patch(name, &PatchParams::default(), &Patch::Merge(selected_node_patch(&node))).await?;
+/// See [`BindError`].
+pub async fn bind(client: Client, pod: Arc<PodInfo>, node: Arc<str>, volumes: Plan) -> Result<(), BindError> {
+    if !volumes.is_empty() {
+        bind_volumes(&client, &pod, &node, &volumes).await?;
     }
     let binding = Binding {
         metadata: ObjectMeta {
@@ -32,7 +48,51 @@ pub async fn bind(client: Client, pod: Arc<PodInfo>, node: Arc<str>, claims: Vec
         target: ObjectReference { kind: Some("Node".into()), name: Some(node.to_string()), ..ObjectReference::default() },
     };
     let api: Api<Pod> = Api::namespaced(client, pod.namespace());
-    api.create_subresource::<_, serde_json::Value>("binding", pod.name(), &PostParams::default(), &binding).await.map(|_| ())
+    api.create_subresource::<_, serde_json::Value>("binding", pod.name(), &PostParams::default(), &binding).await?;
+    Ok(())
+}
+
+async fn bind_volumes(client: &Client, pod: &PodInfo, node: &str, plan: &Plan) -> Result<(), BindError> {
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    for (claim, volume) in &plan.bind {
+        // The volume names the claim; the binder does the rest. Fails if somebody else took it meanwhile.
+        let mut promised = (**volume).clone();
+        let mut reference = claim.object_ref(&());
+        reference.resource_version = claim.metadata.resource_version.clone();
+        promised.spec.get_or_insert_default().claim_ref = Some(reference);
+        promised.metadata.annotations.get_or_insert_default().insert(BOUND_BY_CONTROLLER.into(), "yes".into());
+        volumes.replace(volume.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &promised).await?;
+    }
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), pod.namespace());
+    for claim in plan.provision.iter().filter(|c| selected_node(c) != Some(node)) {
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        claims.patch(name, &PatchParams::default(), &Patch::Merge(selected_node_patch(node))).await?;
+    }
+    let wait = async {
+        for claim in plan.bind.iter().map(|(claim, _)| claim) {
+            await_bound(&claims, claim, |_| false).await?;
+        }
+        for claim in &plan.provision {
+            // A provisioner that cannot serve the node takes the choice back.
+            await_bound(&claims, claim, |c| selected_node(c) != Some(node)).await?;
+        }
+        Ok(())
+    };
+    let late = |_| Err(BindError::Volumes("timed out waiting for the condition".into()));
+    tokio::time::timeout(VOLUMES_TIMEOUT, wait).await.unwrap_or_else(late)
+}
+
+/// Waits until a claim has its volume, is gone, or has `failed`.
+async fn await_bound(
+    api: &Api<PersistentVolumeClaim>,
+    claim: &PersistentVolumeClaim,
+    failed: impl Fn(&PersistentVolumeClaim) -> bool + Send + Sync,
+) -> Result<(), BindError> {
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let same = |c: &PersistentVolumeClaim| c.metadata.uid == claim.metadata.uid;
+    let over = |found: Option<&PersistentVolumeClaim>| found.is_none_or(|c| !same(c) || is_bound(c) || failed(c));
+    let found = await_condition(api.clone(), name, over).await.map_err(|e| BindError::Volumes(e.to_string()))?;
+    if found.is_some_and(|c| same(&c) && is_bound(&c)) { Ok(()) } else { Err(BindError::Volumes(format!("provisioning failed for PVC \"{name}\""))) }
 }
 
 /// The status patch that says why a pod waits; `None` when its status says so already.

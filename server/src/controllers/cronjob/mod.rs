@@ -54,6 +54,12 @@ fn finished(job: &Job) -> Option<&str> {
     conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True").map(|c| c.type_.as_str())
 }
 
+/// Whether a job is on the list of active ones.
+fn is_listed(cron: &CronJob, job: &Job) -> bool {
+    let active = cron.status.as_ref().and_then(|s| s.active.as_deref()).unwrap_or_default();
+    active.iter().any(|r| r.uid == job.metadata.uid)
+}
+
 /// The last time that should have been served, and how many were missed before it.
 fn most_recent(schedule: &Schedule, zone: &TimeZone, earliest: Timestamp, now: Timestamp) -> Option<(Timestamp, usize)> {
     let first = schedule.next(earliest, zone).filter(|t| *t <= now)?;
@@ -99,10 +105,17 @@ impl Controller {
         let Some(cached) = self.crons.get(&key.namespace, &key.name) else { return Ok(()) };
         let mut cron = (*cached).clone();
         let children = self.jobs_of(&cron);
-        let mut status = cron.status.clone().unwrap_or_default();
+        if children.iter().any(|job| finished(job).is_none() && !is_listed(&cron, job)) {
+            // Mostly the cache does not show yet what this controller wrote itself.
+            let live = found(Api::<CronJob>::namespaced(self.client.clone(), &key.namespace).get(&key.name).await)?;
+            let Some(live) = live.filter(|c| c.metadata.uid == cached.metadata.uid) else { return Ok(()) };
+            cron = live;
+        }
+        let before = cron.status.clone().unwrap_or_default();
+        let mut status = before.clone();
         self.follow(&cron, &children, &mut status).await?;
         let result = self.serve(key, &cron, &children, &mut status).await;
-        if status != cached.status.clone().unwrap_or_default() {
+        if status != before {
             let api: Api<CronJob> = Api::namespaced(self.client.clone(), &key.namespace);
             cron.status = Some(status);
             api.replace_status(&key.name, &PostParams::default(), &cron).await?;
@@ -194,7 +207,7 @@ impl Controller {
         let created = cron.metadata.creation_timestamp.as_ref()?.0;
         let mut earliest = status.last_schedule_time.as_ref().map_or(created, |t| t.0);
         let deadline = cron.spec.starting_deadline_seconds;
-        if let Some(limit) = deadline.and_then(|d| Timestamp::from_second(now.0.as_second() - d).ok()) {
+        if let Some(limit) = deadline.and_then(|d| Timestamp::from_second(now.0.as_second().saturating_sub(d)).ok()) {
             earliest = earliest.max(limit);
         }
         let (at, missed) = most_recent(schedule, zone, earliest, now.0)?;
@@ -202,7 +215,7 @@ impl Controller {
             let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
             self.recorder.event(cron, Kind::Warning, "TooManyMissedTimes", format!("{text}. {missed} missed start times"));
         }
-        if deadline.is_some_and(|d| at.as_second() + d < now.0.as_second()) {
+        if deadline.is_some_and(|d| at.as_second().saturating_add(d) < now.0.as_second()) {
             let text = k8s_openapi::jiff::fmt::rfc2822::to_string(&at.to_zoned(zone.clone())).unwrap_or_default();
             self.recorder.event(cron, Kind::Warning, "MissSchedule", format!("Missed scheduled time to start a job: {text}"));
             return None;

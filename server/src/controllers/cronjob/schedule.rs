@@ -85,8 +85,8 @@ impl Schedule {
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match self {
             Schedule::Every(every) => {
-                let whole = Timestamp::from_second(after.as_second()).ok()?;
-                whole.checked_add(Span::new().seconds(i64::try_from(every.as_secs()).ok()?)).ok()
+                // Not by a span: jiff's are bounded, and panic beyond.
+                Timestamp::from_second(after.as_second().checked_add(i64::try_from(every.as_secs()).ok()?)?).ok()
             }
             Schedule::Fields(fields) => fields.next(after, zone),
         }
@@ -129,7 +129,8 @@ impl Fields {
 /// One field: its bits, and whether it is a plain star.
 fn field(text: &str, bounds: &Bounds) -> Result<(u64, bool), String> {
     let (mut bits, mut any) = (0, false);
-    for part in text.split(',') {
+    // Go's FieldsFunc leaves out what is empty between two commas.
+    for part in text.split(',').filter(|part| !part.is_empty()) {
         let (more, star) = range(part, bounds)?;
         bits |= more;
         any |= star;
@@ -177,6 +178,9 @@ fn number(text: &str, bounds: &Bounds) -> Result<u32, String> {
     text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"))
 }
 
+/// The most seconds that a Go duration holds: it counts nanoseconds in 64 bits.
+const LONGEST: f64 = (i64::MAX / 1_000_000_000) as f64;
+
 /// `1h30m`, as Go writes durations.
 fn duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("failed to parse duration @every {text}: time: invalid duration \"{text}\"");
@@ -191,11 +195,13 @@ fn duration(text: &str) -> Result<Duration, String> {
                 "m" => 60.0,
                 "s" => 1.0,
                 "ms" => 1e-3,
+                "us" | "µs" | "μs" => 1e-6,
+                "ns" => 1e-9,
                 _ => return Err(invalid()),
             };
         rest = &rest[unit_end..];
     }
-    if text.is_empty() { Err(invalid()) } else { Duration::try_from_secs_f64(total).map_err(|_| invalid()) }
+    if text.is_empty() || total > LONGEST { Err(invalid()) } else { Duration::try_from_secs_f64(total).map_err(|_| invalid()) }
 }
 
 #[cfg(test)]
@@ -229,6 +235,9 @@ mod tests {
             ("@hourly", "2024-01-01T00:59:59Z", "2024-01-01T01:00:00Z"),
             ("@weekly", "2024-01-01T00:00:00Z", "2024-01-07T00:00:00Z"),
             ("@every 1h30m", "2024-01-01T00:00:00Z", "2024-01-01T01:30:00Z"),
+            ("1,,5 * * * *", "2024-01-01T00:01:00Z", "2024-01-01T00:05:00Z"),
+            ("@every 2562047h", "2024-01-01T00:00:00Z", "2316-04-11T23:00:00Z"),
+            ("@every 2562047h", "9999-01-01T00:00:00Z", ""),
         ] {
             assert_eq!(next(schedule, after, "UTC"), expected, "{schedule} after {after}");
         }
@@ -260,6 +269,7 @@ mod tests {
             "x * * * *",
             "@never",
             "@every x",
+            "@every 200000000h",
         ] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }

@@ -2,26 +2,26 @@
 //!
 //! Owns slices labelled as managed by it. Must never touch those of others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
 use parking_lot::Mutex;
 
-use super::error::{aggregate, found};
 use super::queue::{Key, Queue};
 use super::{Context, Error, pods, synced};
 use crate::events::{Kind, Recorder};
 use crate::informers::{Change, Informer};
 
 pub mod endpoint;
+pub mod mirroring;
 mod reconcile;
+mod written;
 
-use reconcile::{CONTROLLER, MANAGED_BY, Plan, PortKey, SERVICE_NAME, Wanted};
+use reconcile::{CONTROLLER, Common, MANAGED_BY, Plan, PortKey, SERVICE_NAME, Wanted};
+use written::Written;
 
 const WORKERS: usize = 5;
 
@@ -43,7 +43,7 @@ pub fn start(ctx: Context) {
     ctx.on(&controller.pods, move |change| endpoint::services_concerned(&services, &change).into_iter().for_each(|key| into.add(key)));
     let (written, into) = (controller.written.clone(), queue.clone());
     ctx.on(&controller.slices, move |change| {
-        if let Some(service) = service_of(&change.object().metadata)
+        if let Some(service) = service_of(&change.object().metadata, CONTROLLER)
             && written.observe(&service, &change)
         {
             into.add(service);
@@ -68,74 +68,12 @@ pub fn start(ctx: Context) {
     });
 }
 
-/// The Service whose slice this is, if it is ours.
-fn service_of(meta: &ObjectMeta) -> Option<Key> {
+/// The Service whose slice this is, if it is this controller's.
+fn service_of(meta: &ObjectMeta, controller: &str) -> Option<Key> {
     let labels = meta.labels.as_ref()?;
-    (labels.get(MANAGED_BY).map(String::as_str) == Some(CONTROLLER))
+    (labels.get(MANAGED_BY).map(String::as_str) == Some(controller))
         .then(|| labels.get(SERVICE_NAME).map(|name| Key::new(meta.namespace.clone().unwrap_or_default(), name.clone())))
         .flatten()
-}
-
-/// The resource versions this controller wrote and the cache has not shown yet, so that nothing is planned on stale slices
-/// (`EndpointSliceTracker`).
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<HashMap<Key, Expected>>>);
-
-/// Resource versions by the names of slices; `None` for those deleted.
-type Expected = HashMap<String, Option<u64>>;
-
-impl Written {
-    fn version(meta: &ObjectMeta) -> u64 {
-        meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
-    }
-
-    fn wrote(&self, service: &Key, meta: &ObjectMeta) {
-        self.0.lock().entry(service.clone()).or_default().insert(meta.name.clone().unwrap_or_default(), Some(Self::version(meta)));
-    }
-
-    fn deleted(&self, service: &Key, name: &str) {
-        self.0.lock().entry(service.clone()).or_default().insert(name.to_owned(), None);
-    }
-
-    /// Whether the cache shows everything that was written.
-    fn is_fresh(&self, service: &Key, slices: &Informer<EndpointSlice>) -> bool {
-        let mut all = self.0.lock();
-        let Some(names) = all.get_mut(service) else { return true };
-        names.retain(|name, version| {
-            let cached = slices.get(&service.namespace, name).map(|s| Self::version(&s.metadata));
-            match version {
-                Some(version) => cached.is_none_or(|c| c < *version),
-                None => cached.is_some(),
-            }
-        });
-        let fresh = names.is_empty();
-        if fresh {
-            all.remove(service);
-        }
-        fresh
-    }
-
-    /// Notes a change. Returns whether somebody else made it, or the Service waits for it.
-    fn observe(&self, service: &Key, change: &Change<EndpointSlice>) -> bool {
-        let mut all = self.0.lock();
-        let meta = &change.object().metadata;
-        let name = meta.name.as_deref().unwrap_or_default();
-        let Some(names) = all.get_mut(service) else { return !matches!(change, Change::Added(_)) };
-        let expected = match (names.get(name), change) {
-            (Some(None), Change::Deleted(_)) => true,
-            // It went before the cache showed what was written to it.
-            (Some(Some(_)), Change::Deleted(_)) => {
-                names.remove(name);
-                return true;
-            }
-            (Some(Some(version)), _) => Self::version(meta) >= *version,
-            _ => return true,
-        };
-        if expected {
-            names.remove(name);
-        }
-        names.is_empty() && expected
-    }
 }
 
 struct Controller {
@@ -154,7 +92,7 @@ impl Controller {
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             // The slices go with the Service through their owner references.
             self.times.lock().forget(key);
-            self.written.0.lock().remove(key);
+            self.written.forget(key);
             return Ok(());
         };
         let Some(selector) = endpoint::selector(&service) else { return Ok(()) };
@@ -166,16 +104,17 @@ impl Controller {
             .slices
             .list_namespaced(&key.namespace)
             .into_iter()
-            .filter(|s| s.metadata.deletion_timestamp.is_none() && service_of(&s.metadata).as_ref() == Some(key))
+            .filter(|s| s.metadata.deletion_timestamp.is_none() && service_of(&s.metadata, CONTROLLER).as_ref() == Some(key))
             .collect();
         let trigger = self.times.lock().compute(&service, &selected.iter().map(|p| &**p).collect::<Vec<_>>());
         let families = endpoint::families(&service);
         let mut plan = Plan { delete: existing.iter().filter(|s| !families.contains(&s.address_type)).cloned().collect(), ..Plan::default() };
         let mut missing_nodes = Vec::new();
+        let common = Common::of(&service);
         for family in &families {
             let of_family: Vec<_> = existing.iter().filter(|s| s.address_type == *family).cloned().collect();
             let wanted = self.wanted(&service, family, &selected, &mut missing_nodes);
-            let part = reconcile::plan(&service, family, &of_family, wanted);
+            let part = reconcile::plan(&common, family, &of_family, wanted);
             plan.create.extend(part.create);
             plan.update.extend(part.update);
             plan.delete.extend(part.delete);
@@ -188,7 +127,11 @@ impl Controller {
                 slice.metadata.annotations.get_or_insert_default().insert(endpoint::TRIGGER_TIME.into(), text);
             }
         }
-        let result = self.carry_out(key, &service, plan).await;
+        if service.metadata.deletion_timestamp.is_some() {
+            // A Service on its way out gets nothing new.
+            plan.create.clear();
+        }
+        let result = self.written.carry_out(&self.client, key, plan).await;
         if let Err(error) = &result
             && !error.is_conflict()
         {
@@ -219,36 +162,5 @@ impl Controller {
             }
         }
         wanted
-    }
-
-    async fn carry_out(&self, key: &Key, service: &Service, plan: Plan) -> Result<(), Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
-        let mut errors = Vec::new();
-        // A Service on its way out gets nothing new.
-        let create = if service.metadata.deletion_timestamp.is_none() { plan.create } else { Vec::new() };
-        for slice in create {
-            match api.create(&PostParams::default(), &slice).await.map_err(Error::from) {
-                Ok(created) => self.written.wrote(key, &created.metadata),
-                Err(error) if error.is_namespace_terminating() => return Ok(()),
-                Err(error) => errors.push(error),
-            }
-        }
-        for slice in plan.update {
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            match api.replace(name, &PostParams::default(), &slice).await.map_err(Error::from) {
-                Ok(updated) => self.written.wrote(key, &updated.metadata),
-                Err(error) => errors.push(error),
-            }
-        }
-        for slice in plan.delete {
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            let same = Preconditions { uid: slice.metadata.uid.clone(), resource_version: None };
-            match found(api.delete(name, &DeleteParams::default().preconditions(same)).await) {
-                Ok(Some(_)) => self.written.deleted(key, name),
-                Ok(None) => {}
-                Err(error) => errors.push(error),
-            }
-        }
-        aggregate(errors)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::endpoint::{HEADLESS, is_headless};
 use crate::controllers::control::controller_ref;
@@ -71,40 +71,83 @@ pub fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn new_slice(service: &Service, address_type: &str, ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>) -> EndpointSlice {
-    EndpointSlice {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", service.metadata.name.as_deref().unwrap_or_default())),
+/// What the slices of one Service have in common.
+pub struct Common {
+    /// The Service's namespace.
+    pub namespace: Option<String>,
+    /// The Service's name.
+    pub service: String,
+    /// Their labels.
+    pub labels: BTreeMap<String, String>,
+    /// Their annotations, if those are of any concern.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// What they go with.
+    pub owner: OwnerReference,
+    /// Most endpoints each has.
+    pub most: usize,
+    /// Whether one stays, empty, when there are no endpoints.
+    pub placeholder: bool,
+}
+
+impl Common {
+    /// The slices this controller makes for a Service.
+    pub fn of(service: &Service) -> Self {
+        Common {
             namespace: service.metadata.namespace.clone(),
-            labels: Some(labels(service)),
-            owner_references: Some(vec![controller_ref(service)]),
+            service: service.metadata.name.clone().unwrap_or_default(),
+            labels: labels(service),
+            annotations: None,
+            owner: controller_ref(service),
+            most: MAX_ENDPOINTS,
+            placeholder: true,
+        }
+    }
+
+    fn owns(&self, slice: &EndpointSlice) -> bool {
+        slice.metadata.owner_references.iter().flatten().any(|o| o.uid == self.owner.uid)
+    }
+
+    fn is_worn(&self, meta: &ObjectMeta) -> bool {
+        meta.labels.as_ref() == Some(&self.labels) && self.annotations.as_ref().is_none_or(|a| *a == meta.annotations.clone().unwrap_or_default())
+    }
+
+    fn dress(&self, meta: &mut ObjectMeta) {
+        meta.labels = Some(self.labels.clone());
+        if let Some(annotations) = &self.annotations {
+            meta.annotations = Some(annotations.clone());
+        }
+    }
+
+    fn slice(&self, address_type: &str, ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>) -> EndpointSlice {
+        let mut metadata = ObjectMeta {
+            generate_name: Some(format!("{}-", self.service)),
+            namespace: self.namespace.clone(),
+            owner_references: Some(vec![self.owner.clone()]),
             ..ObjectMeta::default()
-        },
-        address_type: address_type.to_owned(),
-        endpoints: Some(endpoints),
-        ports: Some(ports),
+        };
+        self.dress(&mut metadata);
+        EndpointSlice { metadata, address_type: address_type.to_owned(), endpoints: Some(endpoints), ports: Some(ports) }
     }
 }
 
 /// Plans the slices of one address type.
-pub fn plan(service: &Service, address_type: &str, existing: &[Arc<EndpointSlice>], wanted: BTreeMap<PortKey, Wanted>) -> Plan {
+pub fn plan(common: &Common, address_type: &str, existing: &[Arc<EndpointSlice>], wanted: BTreeMap<PortKey, Wanted>) -> Plan {
     let mut plan = Plan::default();
     let mut by_ports: BTreeMap<PortKey, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in existing {
-        let owned = slice.metadata.owner_references.iter().flatten().any(|o| Some(&o.uid) == service.metadata.uid.as_ref());
         let key = port_key(slice.ports.as_deref().unwrap_or_default());
-        if owned && wanted.contains_key(&key) {
+        if common.owns(slice) && wanted.contains_key(&key) {
             by_ports.entry(key).or_default().push(slice.clone());
         } else {
             plan.delete.push(slice.clone());
         }
     }
     for (key, wanted) in wanted {
-        plan_ports(&mut plan, service, address_type, by_ports.remove(&key).unwrap_or_default(), wanted);
+        plan_ports(&mut plan, common, address_type, by_ports.remove(&key).unwrap_or_default(), wanted);
     }
     // An empty slice stands for "no endpoints", which is not the same as "not looked at yet".
-    if plan.create.is_empty() && plan.delete.len() == existing.len() {
-        let placeholder = new_slice(service, address_type, Vec::new(), Vec::new());
+    if common.placeholder && plan.create.is_empty() && plan.delete.len() == existing.len() {
+        let placeholder = common.slice(address_type, Vec::new(), Vec::new());
         if let [only] = plan.delete.as_slice()
             && is_same_placeholder(only, &placeholder)
         {
@@ -113,7 +156,7 @@ pub fn plan(service: &Service, address_type: &str, existing: &[Arc<EndpointSlice
             plan.create.push(placeholder);
         }
     }
-    reuse(&mut plan, service);
+    reuse(&mut plan, common);
     plan
 }
 
@@ -124,8 +167,7 @@ fn is_same_placeholder(slice: &EndpointSlice, placeholder: &EndpointSlice) -> bo
         && slice.metadata.owner_references == placeholder.metadata.owner_references
 }
 
-fn plan_ports(plan: &mut Plan, service: &Service, address_type: &str, existing: Vec<Arc<EndpointSlice>>, wanted: Wanted) {
-    let labels = labels(service);
+fn plan_ports(plan: &mut Plan, common: &Common, address_type: &str, existing: Vec<Arc<EndpointSlice>>, wanted: Wanted) {
     let mut missing: BTreeMap<EndpointKey, Endpoint> = wanted.endpoints.into_iter().map(|e| (endpoint_key(&e), e)).collect();
     let (mut changed, mut unchanged) = (Vec::new(), Vec::new());
     // 1. Drop what is not wanted and refresh what is.
@@ -134,10 +176,10 @@ fn plan_ports(plan: &mut Plan, service: &Service, address_type: &str, existing: 
         let kept: Vec<Endpoint> = before.iter().filter_map(|e| missing.remove(&endpoint_key(e))).collect();
         if kept.is_empty() && !before.is_empty() {
             plan.delete.push(slice);
-        } else if kept != before || slice.metadata.labels.as_ref() != Some(&labels) {
+        } else if kept != before || !common.is_worn(&slice.metadata) {
             let mut new = (*slice).clone();
             new.endpoints = Some(kept);
-            new.metadata.labels = Some(labels.clone());
+            common.dress(&mut new.metadata);
             changed.push(new);
         } else {
             unchanged.push(slice);
@@ -146,21 +188,21 @@ fn plan_ports(plan: &mut Plan, service: &Service, address_type: &str, existing: 
     // 2. Fill up slices that are written anyway, the fullest first.
     changed.sort_by_key(|s| std::cmp::Reverse(s.endpoints.as_ref().map_or(0, Vec::len)));
     for slice in &mut changed {
-        fill(slice, &mut missing);
+        fill(slice, &mut missing, common.most);
     }
     // 3. The rest goes into the one untouched slice it fits best, or into new ones.
     while !missing.is_empty() {
         let room = |s: &Arc<EndpointSlice>| s.endpoints.as_ref().map_or(0, Vec::len) + missing.len();
-        let best = unchanged.iter().enumerate().filter(|(_, s)| room(s) <= MAX_ENDPOINTS).max_by_key(|(_, s)| room(s)).map(|(i, _)| i);
+        let best = unchanged.iter().enumerate().filter(|(_, s)| room(s) <= common.most).max_by_key(|(_, s)| room(s)).map(|(i, _)| i);
         match best {
             Some(at) => {
                 let mut slice = (*unchanged.swap_remove(at)).clone();
-                fill(&mut slice, &mut missing);
+                fill(&mut slice, &mut missing, common.most);
                 changed.push(slice);
             }
             None => {
-                let mut slice = new_slice(service, address_type, wanted.ports.clone(), Vec::new());
-                fill(&mut slice, &mut missing);
+                let mut slice = common.slice(address_type, wanted.ports.clone(), Vec::new());
+                fill(&mut slice, &mut missing, common.most);
                 plan.create.push(slice);
             }
         }
@@ -168,9 +210,9 @@ fn plan_ports(plan: &mut Plan, service: &Service, address_type: &str, existing: 
     plan.update.extend(changed);
 }
 
-fn fill(slice: &mut EndpointSlice, missing: &mut BTreeMap<EndpointKey, Endpoint>) {
+fn fill(slice: &mut EndpointSlice, missing: &mut BTreeMap<EndpointKey, Endpoint>, most: usize) {
     let endpoints = slice.endpoints.get_or_insert_default();
-    while endpoints.len() < MAX_ENDPOINTS
+    while endpoints.len() < most
         && let Some((_, endpoint)) = missing.pop_first()
     {
         endpoints.push(endpoint);
@@ -178,9 +220,9 @@ fn fill(slice: &mut EndpointSlice, missing: &mut BTreeMap<EndpointKey, Endpoint>
 }
 
 /// Slices that would go take the contents of those that would come: one write instead of two, and no moment without either.
-fn reuse(plan: &mut Plan, service: &Service) {
+fn reuse(plan: &mut Plan, common: &Common) {
     let mut spare: BTreeSet<usize> = (0..plan.delete.len()).collect();
-    spare.retain(|i| plan.delete[*i].metadata.owner_references.iter().flatten().any(|o| Some(&o.uid) == service.metadata.uid.as_ref()));
+    spare.retain(|i| common.owns(&plan.delete[*i]));
     let mut reused = BTreeSet::new();
     for at in spare {
         let Some(mut slice) = plan.create.pop() else { break };
@@ -205,6 +247,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn plan(service: &Service, address_type: &str, existing: &[Arc<EndpointSlice>], wanted: BTreeMap<PortKey, Wanted>) -> Plan {
+        super::plan(&Common::of(service), address_type, existing, wanted)
+    }
 
     fn service() -> Service {
         let mut service = Service::default();

@@ -39,7 +39,7 @@ const CONTROLLER: &str = "kubernetes.io/job-controller";
 enum Item {
     /// A job.
     Job(Key),
-    /// A pod whose job is over.
+    /// A pod whose job is over, or that has none.
     Leftover(Key),
 }
 
@@ -55,15 +55,19 @@ pub fn start(ctx: Context) {
         released: Mutex::default(),
         written: Mutex::default(),
         backoffs: Mutex::default(),
+        gone: Mutex::default(),
     });
     let all = controller.jobs.clone();
     queue.set_resync(ctx.config.resync, move || all.list().iter().map(|j| Item::Job(Key::of(&**j))).collect());
-    let (all_pods, into) = (controller.pods.clone(), queue.clone());
+    let (state, all_pods, into) = (controller.clone(), controller.pods.clone(), queue.clone());
     ctx.on(&controller.jobs, move |change| {
         let job = change.object();
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        if matches!(change, Change::Deleted(_)) {
+            state.gone.lock().entry(Key::of(&**job)).or_default().push(uid.to_owned());
+        }
         into.add(Item::Job(Key::of(&**job)));
         if matches!(change, Change::Deleted(_)) {
-            let uid = job.metadata.uid.as_deref().unwrap_or_default();
             let left = all_pods.controlled(job.metadata.namespace.as_deref().unwrap_or_default(), uid);
             left.iter().filter(|p| is_tracked(p)).for_each(|p| into.add(Item::Leftover(Key::of(&**p))));
         }
@@ -76,7 +80,8 @@ pub fn start(ctx: Context) {
             state.released.lock().remove(pods::uid(pod));
         }
         let concerned = control::owners_concerned(&state.jobs, &change);
-        if concerned.is_empty() && is_tracked(pod) && control::owner_key::<Job>(&pod.metadata).is_some() && !matches!(change, Change::Deleted(_)) {
+        let orphan = control::owner_key::<Job>(&pod.metadata).is_some() || control::controller_of(&pod.metadata).is_none();
+        if concerned.is_empty() && is_tracked(pod) && orphan && !matches!(change, Change::Deleted(_)) {
             into.add(Item::Leftover(Key::of(&**pod)));
         }
         concerned.into_iter().chain(control::possible_owners(&state.jobs, &change, selector)).for_each(|key| into.add(Item::Job(key)));
@@ -117,6 +122,8 @@ struct Controller {
     written: Mutex<HashMap<String, u64>>,
     /// By the job's uid.
     backoffs: Mutex<HashMap<String, (Backoff, HashSet<String>)>>,
+    /// Uids of jobs that have gone and of which something may still be kept here.
+    gone: Mutex<HashMap<Key, Vec<String>>>,
 }
 
 impl Controller {
@@ -125,11 +132,12 @@ impl Controller {
     }
 
     async fn sync(&self, key: &Key) -> Result<(), Error> {
+        for uid in self.gone.lock().remove(key).unwrap_or_default() {
+            self.backoffs.lock().remove(&uid);
+            self.written.lock().remove(&uid);
+        }
         let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
             self.control.expectations.forget(key);
-            let alive: HashSet<String> = self.jobs.list().iter().filter_map(|j| j.metadata.uid.clone()).collect();
-            self.backoffs.lock().retain(|uid, _| alive.contains(uid));
-            self.written.lock().retain(|uid, _| alive.contains(uid));
             return Ok(());
         };
         let spec = job.spec.clone().unwrap_or_default();
@@ -210,8 +218,11 @@ impl Controller {
         self.note_suspension(job, view, suspended, now);
         let surplus = view.surplus(suspended);
         if !surplus.is_empty() {
+            // Nobody's failure: they are let go before they are deleted, so that they are never counted.
+            let tracked: Vec<_> = surplus.iter().filter(|p| is_tracked(p)).cloned().collect();
+            self.release(job, &tracked).await?;
             self.control.delete_batch(job, &surplus).await?;
-            view.deleted(&surplus);
+            view.discarded(&surplus);
             return Ok(());
         }
         if suspended {
@@ -255,7 +266,7 @@ impl Controller {
     /// Counts what has finished, in the three steps that make it safe, and ends the job when all is counted.
     async fn track(&self, job: &Job, view: &mut plan::View, ending: Option<&Ending>, now: &Time) -> Result<(), Error> {
         view.count_released();
-        let release = view.take_up(ending.is_some(), MAX_UNCOUNTED);
+        let release = view.take_up(ending, MAX_UNCOUNTED);
         let mut current = job.clone();
         if !release.is_empty() {
             current = self.put(current, view).await?;
@@ -305,21 +316,34 @@ impl Controller {
         let patch = json!({ "metadata": { "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version, "finalizers": kept } });
         self.released.lock().insert(pods::uid(pod).to_owned());
         let api: Api<Pod> = Api::namespaced(self.control.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
-        let result = found(api.patch(pods::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await).map(drop);
-        if result.is_err() {
+        let result = found(api.patch(pods::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await);
+        // A pod that is gone from the cache too has been told of before the uid was noted: nothing else would strike it off.
+        let gone = || {
+            !self.pods.get(pod.metadata.namespace.as_deref().unwrap_or_default(), pods::name(pod)).is_some_and(|p| p.metadata.uid == pod.metadata.uid)
+        };
+        if matches!(&result, Ok(None) if gone()) || result.is_err() {
             self.released.lock().remove(pods::uid(pod));
         }
-        result
+        result.map(drop)
     }
 
-    /// Frees a pod whose job is gone or over.
+    /// Frees a pod whose job is gone or over, or that has none.
     async fn let_go(&self, key: &Key) -> Result<(), Error> {
         let Some(pod) = self.pods.get(&key.namespace, &key.name).filter(|p| is_tracked(p)) else { return Ok(()) };
-        if control::resolve_owner(&self.jobs, &pod.metadata).is_some_and(|job| count::finished(&job).is_none()) {
-            return Ok(());
-        }
-        self.remove_finalizer(&pod).await
+        let is_held = match control::controller_of(&pod.metadata) {
+            Some(_) if control::owner_key::<Job>(&pod.metadata).is_none() => true,
+            Some(_) => control::resolve_owner(&self.jobs, &pod.metadata).is_some_and(|job| count::finished(&job).is_none()),
+            // One that a job is about to adopt keeps what it would only get again.
+            None => self.jobs.list_namespaced(&key.namespace).iter().any(|job| adopts(job, &pod)),
+        };
+        if is_held { Ok(()) } else { self.remove_finalizer(&pod).await }
     }
+}
+
+/// Whether a job would adopt a pod without a controller.
+fn adopts(job: &Job, pod: &Pod) -> bool {
+    let alive = job.metadata.deletion_timestamp.is_none() && count::finished(job).is_none() && !pods::is_terminating(pod);
+    alive && selector(job).is_some_and(|s| s.matches(&pod.metadata.labels))
 }
 
 /// A condition as it is written.

@@ -76,6 +76,11 @@ impl View {
         self.held.contains(pods::uid(pod))
     }
 
+    /// Whether it can count at all: a pod of an Indexed job without an index, or one beyond the completions, cannot.
+    fn is_valid(&self, pod: &Pod) -> bool {
+        !self.is_indexed() || count::index_of(&self.job, pod).is_some()
+    }
+
     fn uncounted(&self) -> (HashSet<String>, HashSet<String>) {
         let lists = self.status.uncounted_terminated_pods.clone().unwrap_or_default();
         (lists.succeeded.into_iter().flatten().collect(), lists.failed.into_iter().flatten().collect())
@@ -84,7 +89,7 @@ impl View {
     /// Pods that have finished and are in no count yet, and whether they succeeded.
     pub fn newly_finished(&self) -> impl Iterator<Item = (&Pod, bool)> {
         let (succeeded, failed) = self.uncounted();
-        let fresh = move |p: &&Arc<Pod>| self.holds(p) && !succeeded.contains(pods::uid(p)) && !failed.contains(pods::uid(p));
+        let fresh = move |p: &&Arc<Pod>| self.holds(p) && self.is_valid(p) && !succeeded.contains(pods::uid(p)) && !failed.contains(pods::uid(p));
         self.pods.iter().filter(fresh).filter_map(|p| match pods::phase(p) {
             "Succeeded" => Some((&**p, true)),
             _ if count::is_failed(&self.job, p) => Some((&**p, false)),
@@ -128,6 +133,14 @@ impl View {
     pub fn deleted(&mut self, pods: &[Arc<Pod>]) {
         self.gone.extend(pods.iter().map(|p| pods::uid(p).to_owned()));
         self.tally();
+    }
+
+    /// These pods have been let go and told to go; they are in no count.
+    pub fn discarded(&mut self, pods: &[Arc<Pod>]) {
+        for pod in pods {
+            self.held.remove(pods::uid(pod));
+        }
+        self.deleted(pods);
     }
 
     /// So many pods have been made.
@@ -337,11 +350,14 @@ impl View {
         add(&mut self.status.failed, failed);
     }
 
-    /// Notes the uids of finished pods. Returns the pods whose finalizer may go once that is written. `ending`: nothing will run again.
-    pub fn take_up(&mut self, ending: bool, most: usize) -> Vec<Arc<Pod>> {
+    /// Notes the uids of finished pods. Returns the pods whose finalizer may go once that is written. With an `ending` nothing will run
+    /// again, and with the job being deleted nothing will be counted again: then every pod is let go.
+    pub fn take_up(&mut self, ending: Option<&Ending>, most: usize) -> Vec<Arc<Pod>> {
         let (succeeded, failed) = self.uncounted();
         let mut lists = self.status.uncounted_terminated_pods.clone().unwrap_or_default();
         let mut release = Vec::new();
+        let deleting = self.job.metadata.deletion_timestamp.is_some();
+        let over = ending.is_some() || deleting;
         for pod in &self.pods {
             let uid = pods::uid(pod).to_owned();
             if !self.held.contains(&uid) {
@@ -352,18 +368,19 @@ impl View {
             }
             let known = succeeded.contains(&uid) || failed.contains(&uid);
             let (success, failure) = (pods::phase(pod) == "Succeeded", count::is_failed(&self.job, pod));
-            let over = ending || self.job.metadata.deletion_timestamp.is_some();
-            let abandoned = over && (pods::is_terminating(pod) || self.gone.contains(&uid));
+            let abandoned = ending.is_some() && (pods::is_terminating(pod) || self.gone.contains(&uid));
+            if !(success || deleting || abandoned || failure && (over || self.is_succeeded_by(pod))) {
+                continue;
+            }
             if success {
                 if !known && !self.is_indexed() {
                     lists.succeeded.get_or_insert_default().push(uid);
                 }
-            } else if failure && (over || self.is_succeeded_by(pod)) || abandoned {
-                if !known && count::failure_action(&self.job, pod) != Action::Ignore {
+            } else if failure || abandoned && matches!(ending, Some(Ending::Failed(..))) {
+                // What is stopped because enough has succeeded has not failed.
+                if !known && self.is_valid(pod) && count::failure_action(&self.job, pod) != Action::Ignore {
                     lists.failed.get_or_insert_default().push(uid);
                 }
-            } else {
-                continue;
             }
             release.push(pod.clone());
         }
@@ -495,5 +512,67 @@ fn text(text: String) -> Option<String> {
 fn add(count: &mut Option<i32>, n: i32) {
     if n != 0 {
         *count = Some(count.unwrap_or_default() + n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn job(spec: Value) -> Job {
+        let mut spec = spec;
+        spec["template"] = json!({});
+        serde_json::from_value(json!({ "metadata": { "name": "j", "uid": "j" }, "spec": spec })).unwrap()
+    }
+
+    fn pod(uid: &str, phase: &str, index: Option<i32>, leaving: bool) -> Arc<Pod> {
+        let mut pod = json!({ "metadata": { "name": uid, "uid": uid, "finalizers": [FINALIZER], "annotations": {} }, "status": { "phase": phase } });
+        if let Some(index) = index {
+            pod["metadata"]["annotations"][INDEX] = json!(index.to_string());
+        }
+        if leaving {
+            pod["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    /// Uids counted as failed, and uids let go.
+    fn taken(job: &Job, pods: Vec<Arc<Pod>>, stopped: &[&str], ending: Option<&Ending>) -> (Vec<String>, Vec<String>) {
+        let mut view = View::new(job, pods, &HashSet::new());
+        let gone: Vec<_> = view.pods.iter().filter(|p| stopped.contains(&pods::uid(p))).cloned().collect();
+        view.deleted(&gone);
+        let released = view.take_up(ending, 100).iter().map(|p| pods::uid(p).to_owned()).collect();
+        (view.uncounted().1.into_iter().collect(), released)
+    }
+
+    #[test]
+    fn pods_stopped_at_a_success_have_not_failed_and_at_a_failure_have() {
+        let job = job(json!({ "parallelism": 1, "completions": 1 }));
+        let pods = || vec![pod("done", "Succeeded", None, false), pod("extra", "Running", None, false)];
+        let complete = Ending::Complete(String::new(), String::new());
+        let failed = Ending::Failed(String::new(), String::new());
+        let all = vec!["done".to_owned(), "extra".to_owned()];
+        assert_eq!(taken(&job, pods(), &["extra"], Some(&complete)), (vec![], all.clone()));
+        assert_eq!(taken(&job, pods(), &["extra"], Some(&failed)), (vec!["extra".into()], all));
+        assert_eq!(taken(&job, pods(), &[], None), (vec![], vec!["done".into()]));
+    }
+
+    #[test]
+    fn a_job_that_is_being_deleted_lets_every_pod_go() {
+        let mut job = job(json!({ "parallelism": 1, "completions": 1 }));
+        job.metadata.deletion_timestamp = Some(crate::controllers::now());
+        let pods = vec![pod("runs", "Running", None, false), pod("failed", "Failed", None, false)];
+        assert_eq!(taken(&job, pods, &[], None), (vec!["failed".into()], vec!["runs".into(), "failed".into()]));
+    }
+
+    #[test]
+    fn pods_without_an_index_that_counts_do_not_count() {
+        let job = job(json!({ "parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimit": 0 }));
+        let pods = vec![pod("a", "Failed", None, false), pod("b", "Failed", Some(7), false)];
+        let view = View::new(&job, pods.clone(), &HashSet::new());
+        assert_eq!((view.failed(), ending(&view, &crate::controllers::now())), (0, None));
+        assert_eq!(taken(&job, pods, &[], None), (vec![], vec!["a".into(), "b".into()]));
     }
 }

@@ -1,6 +1,7 @@
 //! What objects cost against quotas (`pkg/quota/v1/evaluator/core`). Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceRequirements, ScopedResourceSelectorRequirement, Service,
@@ -85,6 +86,13 @@ pub fn pod_counts(pod: &Pod, now: &Time) -> bool {
     }
     let (Some(deleted), Some(grace)) = (&pod.metadata.deletion_timestamp, pod.metadata.deletion_grace_period_seconds) else { return true };
     now.0 <= deleted.0 || elapsed(deleted, now).as_secs() <= u64::try_from(grace).unwrap_or_default()
+}
+
+/// How long a pod that is being deleted counts on; `None` for those that do not stop by themselves.
+pub fn counts_for(pod: &Pod, now: &Time) -> Option<Duration> {
+    let (Some(deleted), Some(grace)) = (&pod.metadata.deletion_timestamp, pod.metadata.deletion_grace_period_seconds) else { return None };
+    let until = Duration::from_secs(u64::try_from(grace).unwrap_or_default()) + elapsed(now, deleted) + Duration::from_secs(1);
+    pod_counts(pod, now).then(|| until.saturating_sub(elapsed(deleted, now)))
 }
 
 /// What a pod costs (`PodUsageFunc`).
@@ -338,8 +346,14 @@ mod tests {
         stuck.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(50).unwrap()));
         stuck.metadata.deletion_grace_period_seconds = Some(30);
         assert!(!pod_counts(&stuck, &now));
+        assert_eq!(counts_for(&stuck, &now), None);
         stuck.metadata.deletion_grace_period_seconds = Some(60);
         assert!(pod_counts(&stuck, &now));
+        assert_eq!(counts_for(&stuck, &now), Some(Duration::from_secs(11)));
+        stuck.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(130).unwrap()));
+        assert_eq!(counts_for(&stuck, &now), Some(Duration::from_secs(91)));
+        stuck.metadata.deletion_timestamp = None;
+        assert_eq!(counts_for(&stuck, &now), None);
     }
 
     #[test]

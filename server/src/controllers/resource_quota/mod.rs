@@ -39,6 +39,7 @@ pub fn start(ctx: Context) {
         services: ctx.informers.get(),
         claims: ctx.informers.get(),
         kinds: Mutex::default(),
+        queue: queue.clone(),
     });
     let all = controller.quotas.clone();
     queue.set_resync(ctx.config.resync, move || all.list().iter().map(|q| Key::of(&**q)).collect());
@@ -55,7 +56,8 @@ pub fn start(ctx: Context) {
     let again = Again { quotas: controller.quotas.clone(), queue: queue.clone() };
     let recount = again.clone();
     ctx.on(&controller.pods, move |change| {
-        let spent = |p: &Pod| (pods::is_terminal(p), evaluate::pod_resources(p, false), evaluate::pod_resources(p, true));
+        let grace = |p: &Pod| (p.metadata.deletion_timestamp.clone(), p.metadata.deletion_grace_period_seconds);
+        let spent = |p: &Pod| (pods::is_terminal(p), grace(p), evaluate::pod_resources(p, false), evaluate::pod_resources(p, true));
         match &change {
             Change::Deleted(_) => recount.namespace(&change, &Counter::Pods),
             Change::Updated { old, new } if spent(old) != spent(new) => recount.namespace(&change, &Counter::Pods),
@@ -138,11 +140,13 @@ struct Controller {
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
     kinds: Mutex<Arc<Vec<Arc<Resource>>>>,
+    queue: Queue<Key>,
 }
 
 impl Controller {
     async fn sync(&self, key: &Key) -> Result<(), Error> {
         let Some(cached) = self.quotas.get(&key.namespace, &key.name) else { return Ok(()) };
+        self.come_back(key, &cached);
         // Counting in the cache costs no request. Only if that says something new is it worth asking.
         let from_cache = self.usage(&cached, false).await?;
         if !is_news(&cached, &from_cache) {
@@ -164,6 +168,17 @@ impl Controller {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// A pod that outlives its grace is no longer counted, and nothing tells of that moment.
+    fn come_back(&self, key: &Key, quota: &ResourceQuota) {
+        if hard(quota).keys().any(|name| evaluate::counter(name) == Some(Counter::Pods)) {
+            let now = now();
+            let waits = self.pods.list_namespaced(&key.namespace).into_iter().filter_map(|p| evaluate::counts_for(&p, &now));
+            if let Some(wait) = waits.min() {
+                self.queue.add_after(key.clone(), wait);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::history::{self, Made};
 use super::queue::{Key, Queue};
 use super::{Context, Error, now, pods, synced};
 use crate::events::{Kind, Recorder};
-use crate::informers::Informer;
+use crate::informers::{Change, Informer};
 
 mod pod;
 
@@ -45,6 +45,14 @@ pub fn start(ctx: Context) {
     });
     let (owners, into) = (controller.sets.clone(), queue.clone());
     ctx.on(&controller.revisions, move |change| control::owners_concerned(&owners, &change).into_iter().for_each(|key| into.add(key)));
+    // A claim that was in the way is gone.
+    let (owners, into) = (controller.sets.clone(), queue.clone());
+    ctx.on(&controller.claims, move |change| {
+        if let Change::Deleted(gone) = change {
+            let (namespace, name) = (gone.metadata.namespace.as_deref().unwrap_or_default(), gone.metadata.name.as_deref().unwrap_or_default());
+            owners.list_namespaced(namespace).iter().filter(|s| pod::may_claim(s, name)).for_each(|s| into.add(Key::of(&**s)));
+        }
+    });
     let ready = vec![synced(&controller.sets), synced(&controller.pods), synced(&controller.claims), synced(&controller.revisions)];
     ctx.work(&queue, WORKERS, ready, move |key| {
         let controller = controller.clone();
@@ -120,8 +128,9 @@ impl Controller {
     }
 
     async fn own_pods(&self, set: &Arc<StatefulSet>, selector: &Selector) -> Result<Vec<Arc<Pod>>, Error> {
-        let claimed = control::claim(&self.client, &**set, selector, &self.pods, None).await?;
-        Ok(claimed.into_iter().filter(|p| pod::ordinal(set, p).is_some()).collect())
+        // A pod with another's name is none of its own, whatever its labels say.
+        let member_of = set.clone();
+        control::claim_members(&self.client, &**set, selector, &self.pods, None, &move |p| pod::ordinal(&member_of, p).is_some()).await
     }
 
     async fn put_status(&self, set: &StatefulSet, status: StatefulSetStatus) -> Result<(), Error> {
@@ -235,8 +244,9 @@ impl Sync<'_> {
 
     /// When every pod runs the update revision, that is the current one (`completeRollingUpdate`).
     fn complete(&mut self) {
-        let n = |count: Option<i32>| count.unwrap_or_default();
-        let done = n(self.status.updated_replicas) == self.status.replicas && n(self.status.ready_replicas) == self.status.replicas;
+        let (_, wanted) = pod::ordinals(&self.set);
+        let all = |count: Option<i32>| i64::from(count.unwrap_or_default()) == wanted;
+        let done = all(self.status.updated_replicas) && all(self.status.ready_replicas) && all(Some(self.status.replicas));
         if self.strategy() == "RollingUpdate" && done {
             self.status.current_replicas = self.status.updated_replicas;
             self.status.current_revision = self.status.update_revision.clone();
@@ -278,18 +288,20 @@ impl Sync<'_> {
         if self.set.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
+        let mut any_blocked = false;
         for ordinal in start..start + wanted {
             let blocked = match replicas.get(&ordinal).cloned() {
-                None => {
-                    let fresh = self.fresh(ordinal);
-                    self.create(fresh, ordinal).await?;
-                    self.monotonic
-                }
+                None => self.fill(ordinal).await?,
                 Some(pod) => self.process(ordinal, &pod).await?,
             };
-            if blocked {
+            // In parallel the others are looked after all the same; only what comes next waits.
+            if blocked && self.monotonic {
                 return Ok(());
             }
+            any_blocked |= blocked;
+        }
+        if any_blocked {
+            return Ok(());
         }
         self.update_condemned_claims(&condemned).await?;
         let unhealthy =
@@ -299,7 +311,18 @@ impl Sync<'_> {
                 return Ok(());
             }
         }
-        if self.strategy() == "OnDelete" { Ok(()) } else { self.roll(&replicas, start).await }
+        if self.strategy() == "OnDelete" { Ok(()) } else { self.roll(&replicas, start, wanted).await }
+    }
+
+    /// Makes the pod of a free ordinal. Returns whether nothing else may be done before it is well.
+    async fn fill(&mut self, ordinal: i64) -> Result<bool, Error> {
+        let fresh = self.fresh(ordinal);
+        if self.has_stale_claim(ordinal, &fresh) {
+            // It goes with the pod before; a new pod must not get it.
+            return Ok(true);
+        }
+        self.create(fresh, ordinal).await?;
+        Ok(self.monotonic)
     }
 
     /// Looks after an existing replica. Returns whether nothing else may be done before it is well.
@@ -317,7 +340,7 @@ impl Sync<'_> {
             return Ok(true);
         }
         if pods::phase(pod) == "Pending" {
-            self.ensure_claims(ordinal, pods::name(pod)).await?;
+            self.ensure_claims(ordinal, pod).await?;
         }
         if self.monotonic && (pods::is_terminating(pod) || !runs_and_is_ready(pod) || !self.is_available(pod)) {
             return Ok(true);
@@ -348,11 +371,13 @@ impl Sync<'_> {
     }
 
     /// Replaces the highest pod that is not of the update revision, down to the partition; as many at once as may be unavailable.
-    async fn roll(&mut self, replicas: &BTreeMap<i64, Arc<Pod>>, start: i64) -> Result<(), Error> {
+    async fn roll(&mut self, replicas: &BTreeMap<i64, Arc<Pod>>, start: i64, wanted: i64) -> Result<(), Error> {
         let rolling = self.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|s| s.rolling_update.as_ref());
-        let wanted = i32::try_from(replicas.len()).unwrap_or(i32::MAX);
-        let allowed = rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(1, |v| super::deployment::scaled(Some(v), wanted, true)).max(1);
-        let mut unavailable = i32::try_from(replicas.values().filter(|p| !(is_healthy(p) && self.is_available(p))).count()).unwrap_or(i32::MAX);
+        let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
+        let allowed = rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(1, |v| super::deployment::scaled(Some(v), wanted, false)).max(1);
+        // Those that are not there yet are as unavailable as those that are not well.
+        let well = replicas.values().filter(|p| is_healthy(p) && self.is_available(p)).count();
+        let mut unavailable = wanted.saturating_sub(i32::try_from(well).unwrap_or(i32::MAX));
         let first = start + self.partition().unwrap_or_default();
         for (_, pod) in replicas.range(first..).rev() {
             let healthy = is_healthy(pod) && self.is_available(pod);
@@ -401,7 +426,7 @@ impl Sync<'_> {
 
     async fn create(&mut self, new: Pod, ordinal: i64) -> Result<(), Error> {
         let name = pods::name(&new).to_owned();
-        self.ensure_claims(ordinal, &name).await?;
+        self.ensure_claims(ordinal, &new).await?;
         match self.pods().create(&PostParams::default(), &new).await.map_err(Error::from) {
             Err(error) if error.is_namespace_terminating() => return Ok(()),
             // Made before, and not in the cache yet, which brings the set back; or a stranger's, which the error tells.
@@ -429,20 +454,32 @@ impl Sync<'_> {
         self.told("delete", &format!("Pod {}", pods::name(pod)), result.map(drop))
     }
 
-    async fn ensure_claims(&self, ordinal: i64, pod_name: &str) -> Result<(), Error> {
-        for claim in pod::claims(&self.set, ordinal) {
+    /// Whether a claim of an ordinal still belongs to the pod that had it before (`PodClaimIsStale`).
+    fn has_stale_claim(&self, ordinal: i64, new: &Pod) -> bool {
+        let namespace = self.set.metadata.namespace.as_deref().unwrap_or_default();
+        let names = pod::claims(&self.set, ordinal).into_iter().filter_map(|c| c.metadata.name);
+        pod::scaling_deletes_claims(&self.set)
+            && names.filter_map(|name| self.controller.claims.get(namespace, &name)).any(|c| pod::is_owned_by_predecessor(&c, new))
+    }
+
+    /// Makes the claims of a pod that are missing; all of them belong to whom the retention policy says from the start.
+    async fn ensure_claims(&self, ordinal: i64, of: &Pod) -> Result<(), Error> {
+        for mut claim in pod::claims(&self.set, ordinal) {
             let name = claim.metadata.name.clone().unwrap_or_default();
             let namespace = self.set.metadata.namespace.as_deref().unwrap_or_default();
             match self.controller.claims.get(namespace, &name) {
                 Some(there) if there.metadata.deletion_timestamp.is_some() => {
                     return Err(Error::Other(format!("pvc {name} is being deleted")));
                 }
-                Some(_) => continue,
-                None => {}
+                Some(there) => {
+                    self.own_claim(&there, of, false).await?;
+                    continue;
+                }
+                None => claim.metadata.owner_references = pod::claim_owners(&self.set, Some(of), &claim, false),
             }
             match self.claims().create(&PostParams::default(), &claim).await.map_err(Error::from) {
                 Err(error) if error.is_already_exists() => {}
-                result => self.told("create", &format!("Claim {name} Pod {pod_name}"), result.map(drop))?,
+                result => self.told("create", &format!("Claim {name} Pod {}", pods::name(of)), result.map(drop))?,
             }
         }
         Ok(())
@@ -459,13 +496,18 @@ impl Sync<'_> {
     async fn update_claims(&self, ordinal: i64, pod: &Pod, condemned: bool) -> Result<(), Error> {
         let namespace = self.set.metadata.namespace.as_deref().unwrap_or_default();
         for claim in pod::claims(&self.set, ordinal) {
-            let name = claim.metadata.name.unwrap_or_default();
-            let Some(there) = self.controller.claims.get(namespace, &name) else { continue };
-            let Some(owners) = pod::claim_owners(&self.set, Some(pod), &there, condemned) else { continue };
-            let mut changed = (*there).clone();
-            changed.metadata.owner_references = (!owners.is_empty()).then_some(owners);
-            found(self.claims().replace(&name, &PostParams::default(), &changed).await)?;
+            if let Some(there) = self.controller.claims.get(namespace, &claim.metadata.name.unwrap_or_default()) {
+                self.own_claim(&there, pod, condemned).await?;
+            }
         }
+        Ok(())
+    }
+
+    async fn own_claim(&self, claim: &PersistentVolumeClaim, pod: &Pod, condemned: bool) -> Result<(), Error> {
+        let Some(owners) = pod::claim_owners(&self.set, Some(pod), claim, condemned) else { return Ok(()) };
+        let mut changed = claim.clone();
+        changed.metadata.owner_references = (!owners.is_empty()).then_some(owners);
+        found(self.claims().replace(claim.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &changed).await)?;
         Ok(())
     }
 }

@@ -41,6 +41,31 @@ pub fn claim_name(set: &StatefulSet, template: &str, ordinal: i64) -> String {
     format!("{template}-{}-{ordinal}", set_name(set))
 }
 
+/// Whether a claim of this name could be one of the set's.
+pub fn may_claim(set: &StatefulSet, name: &str) -> bool {
+    let ordinal = |template: &PersistentVolumeClaim| {
+        let prefix = format!("{}-{}-", template.metadata.name.as_deref().unwrap_or_default(), set_name(set));
+        name.strip_prefix(&prefix).is_some_and(|digits| digits.parse::<u32>().is_ok())
+    };
+    claim_templates(set).iter().any(ordinal)
+}
+
+fn deletes(policy: Option<&String>) -> bool {
+    policy.map(String::as_str) == Some("Delete")
+}
+
+/// Whether claims go with pods that are scaled away.
+pub fn scaling_deletes_claims(set: &StatefulSet) -> bool {
+    let policy = set.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
+    deletes(policy.and_then(|p| p.when_scaled.as_ref()))
+}
+
+/// Whether a claim belongs to an earlier pod of the same name.
+pub fn is_owned_by_predecessor(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let earlier = |o: &OwnerReference| o.kind == "Pod" && o.name == pods::name(pod) && Some(&o.uid) != pod.metadata.uid.as_ref();
+    claim.metadata.owner_references.iter().flatten().any(earlier)
+}
+
 fn claim_templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
     set.spec.as_ref().and_then(|s| s.volume_claim_templates.as_deref()).unwrap_or_default()
 }
@@ -130,7 +155,6 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, or
 /// scaled away. `None` if it has them (`claimOwnerMatchesSetAndPod`).
 pub fn claim_owners(set: &StatefulSet, pod: Option<&Pod>, claim: &PersistentVolumeClaim, condemned: bool) -> Option<Vec<OwnerReference>> {
     let policy = set.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.clone()).unwrap_or_default();
-    let deletes = |p: &Option<String>| p.as_deref() == Some("Delete");
     let before = claim.metadata.owner_references.clone().unwrap_or_default();
     if before
         .iter()
@@ -139,8 +163,8 @@ pub fn claim_owners(set: &StatefulSet, pod: Option<&Pod>, claim: &PersistentVolu
         // Somebody else's claim.
         return None;
     }
-    let with_pod = condemned && deletes(&policy.when_scaled);
-    let with_set = deletes(&policy.when_deleted) && !with_pod;
+    let with_pod = condemned && deletes(policy.when_scaled.as_ref());
+    let with_set = deletes(policy.when_deleted.as_ref()) && !with_pod;
     let plain = |mut owner: OwnerReference| {
         owner.controller = None;
         owner.block_owner_deletion = None;
@@ -200,6 +224,24 @@ mod tests {
         }
         let claims = claims(&set, 2);
         assert_eq!((claims[0].metadata.name.as_deref(), &claims[0].metadata.labels.as_ref().unwrap()["app"]), (Some("data-db-2"), &"db".to_owned()));
+    }
+
+    #[test]
+    fn a_claim_of_an_earlier_pod_of_the_name_is_known_as_such() {
+        let set = set(("Retain", "Delete"));
+        let mut pod = new_pod(&set, &set.spec.as_ref().unwrap().template, "r", 0);
+        let mut claim = claims(&set, 0).remove(0);
+        assert!(!is_owned_by_predecessor(&claim, &pod));
+        let mut owner = controller_ref(&pod);
+        owner.uid = "old".into();
+        claim.metadata.owner_references = Some(vec![owner]);
+        assert!(is_owned_by_predecessor(&claim, &pod));
+        pod.metadata.uid = Some("old".into());
+        assert!(!is_owned_by_predecessor(&claim, &pod));
+        assert!(scaling_deletes_claims(&set));
+        for (name, expected) in [("data-db-0", true), ("data-db-x", false), ("data-other-0", false), ("data-db-1-0", false)] {
+            assert_eq!(may_claim(&set, name), expected, "{name}");
+        }
     }
 
     #[test]

@@ -107,6 +107,33 @@ async fn a_suspended_job_has_no_pods_until_it_is_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_the_controller_takes_away_itself_are_no_failures() {
+    let world = World::new();
+    world.api.insert(&job("shrink", json!({ "parallelism": 3, "completions": 9, "backoffLimit": 0 }), "Running"));
+    world.until("three", |api| status(api, "batch/jobs", "shrink")["active"] == 3).await;
+    world.settle().await;
+    world.api.modify("batch/jobs", "default", "shrink", |j| j["spec"]["parallelism"] = json!(1));
+    world.until("one", |api| api.all::<Value>("pods").len() == 1).await;
+    world.api.modify("batch/jobs", "default", "shrink", |j| j["spec"]["suspend"] = json!(true));
+    world.until("none", |api| api.all::<Value>("pods").is_empty()).await;
+    world.settle().await;
+    assert_eq!((ended(&world.api, "shrink"), &status(&world.api, "batch/jobs", "shrink")["failed"]), (None, &Value::Null));
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphaned_pods_of_a_job_are_held_no_longer() {
+    let world = World::new();
+    world.api.insert(&job("left", json!({ "parallelism": 2, "completions": 2, "backoffLimit": 6 }), "Running"));
+    world.until("two", |api| status(api, "batch/jobs", "left")["active"] == 2).await;
+    let jobs: kube::Api<k8s_openapi::api::batch::v1::Job> = kube::Api::namespaced(world.api.client(), "default");
+    jobs.delete("left", &kube::api::DeleteParams::orphan()).await.unwrap();
+    world.until("gone", |api| api.get("batch/jobs", "default", "left").is_none()).await;
+    world.until("free", |api| finalizers(api) == 0).await;
+    world.settle().await;
+    assert_eq!(world.pods().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_counts_every_pod_once_whichever_write_fails_and_whenever_it_crashes() {
     for how in [Failure::Before, Failure::After] {
         for nth in 1..16 {
@@ -151,8 +178,9 @@ async fn a_cron_job_makes_a_job_each_minute_and_keeps_a_few() {
     assert!(start.elapsed().as_secs() <= 61);
     world.until("noted", |api| status(api, "batch/cronjobs", "tick")["active"].as_array().is_some_and(|a| a.len() == 1)).await;
     assert!(status(&world.api, "batch/cronjobs", "tick")["lastSuccessfulTime"].is_string());
-    // The second one still runs, so there is no third.
+    // The second one still runs, so there is no third. The list of active jobs lags behind the jobs, which surprises nobody.
     tokio::time::sleep_until(start + Duration::from_secs(300)).await;
+    assert!(world.api.all::<Value>("events").iter().all(|e| e["reason"] != "UnexpectedJob"));
     assert_eq!(ticks(&world.api), 2);
 }
 
@@ -259,6 +287,62 @@ async fn a_stateful_set_grows_in_order_shrinks_in_reverse_and_rolls_from_the_top
     world.settle().await;
     assert_eq!(std::mem::take(&mut *order.lock()), ["-db-2", "-db-1"]);
     assert_eq!(world.api.all::<Value>("persistentvolumeclaims").len(), 3, "claims are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_takes_no_pod_that_has_not_its_name() {
+    let world = World::new();
+    world.api.insert(
+        &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "stranger", "labels": { "app": "db" } }, "spec": { "containers": [] } }),
+    );
+    world.api.insert(&stateful(1, "x:1"));
+    world.until("one", |api| status(api, "apps/statefulsets", "db")["availableReplicas"] == 1).await;
+    world.settle().await;
+    assert_eq!(world.api.get("pods", "default", "stranger").unwrap()["metadata"]["ownerReferences"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_parallel_a_finished_pod_holds_up_no_other_and_a_rollout_keeps_to_its_limit() {
+    let world = World::new();
+    let mut set = stateful(3, "x:1");
+    set["spec"]["podManagementPolicy"] = json!("Parallel");
+    world.api.insert(&set);
+    world.until("three", |api| status(api, "apps/statefulsets", "db")["availableReplicas"] == 3).await;
+    world.settle().await;
+    // The first has failed and takes its time to go; the last is gone for good and must come back meanwhile.
+    world.api.modify("pods", "default", "db-0", |p| {
+        p["metadata"]["finalizers"] = json!(["test/hold"]);
+        p["status"]["phase"] = json!("Failed");
+    });
+    world.api.remove("pods", "default", "db-2");
+    world.until("back", |api| api.get("pods", "default", "db-2").is_some_and(|p| p["status"]["phase"] == "Running")).await;
+    world.api.remove("pods", "default", "db-0");
+    world.until("all", |api| status(api, "apps/statefulsets", "db")["availableReplicas"] == 3).await;
+    world.settle().await;
+    let (api, fewest) = (world.api.clone(), Arc::new(std::sync::atomic::AtomicUsize::new(3)));
+    let seen = fewest.clone();
+    world.tasks.spawn("observer", async move {
+        let mut written = api.written();
+        while written.changed().await.is_ok() {
+            let ready = api.all::<Pod>("pods").iter().filter(|p| pods::is_ready(p) && !pods::is_terminating(p)).count();
+            seen.fetch_min(ready, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    world.api.modify("apps/statefulsets", "default", "db", |s| s["spec"]["template"]["spec"]["containers"][0]["image"] = json!("x:2"));
+    world.until("rolled", |api| images(&api.all("pods")) == ["x:2", "x:2", "x:2"]).await;
+    assert_eq!(fewest.load(std::sync::atomic::Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_that_go_with_their_set_belong_to_it_from_the_start() {
+    let world = World::with(only(&["statefulset-controller"]));
+    let mut set = stateful(1, "x:1");
+    set["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({ "whenDeleted": "Delete", "whenScaled": "Retain" });
+    set["spec"]["template"]["metadata"]["annotations"] = json!({ "test/frozen": "yes" });
+    world.api.insert(&set);
+    world.until("claimed", |api| !api.all::<Value>("persistentvolumeclaims").is_empty()).await;
+    let owners = world.api.all::<Value>("persistentvolumeclaims")[0]["metadata"]["ownerReferences"].clone();
+    assert_eq!((&owners[0]["kind"], &owners[0]["name"]), (&json!("StatefulSet"), &json!("db")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,54 @@ async fn endpoints_follow_the_readiness_of_pods() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_that_users_make_stay_and_leftovers_of_the_controller_go() {
+    let mut world = World::new();
+    let endpoints = |name: &str, labels: Value| {
+        json!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": name, "labels": labels },
+            "subsets": [{ "addresses": [{ "ip": "10.0.0.24" }], "ports": [{ "port": 80 }] }] })
+    };
+    world.api.insert(&endpoints("mine", json!({ "test": "yes" })));
+    world.api.insert(&json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "plain" }, "spec": { "ports": [{ "port": 80 }] } }));
+    world.api.insert(&endpoints("plain", json!({})));
+    world.settle().await;
+    world.api.modify("endpoints", "default", "mine", |e| e["metadata"]["labels"]["test"] = json!("updated"));
+    world.settle().await;
+    assert!(world.api.get("endpoints", "default", "mine").is_some() && world.api.get("endpoints", "default", "plain").is_some());
+    world.api.remove("services", "default", "plain");
+    world.until("gone with their Service", |api| api.get("endpoints", "default", "plain").is_none()).await;
+    world.api.insert(&endpoints("left", json!({ "endpoints.kubernetes.io/managed-by": "endpoint-controller" })));
+    world.crash();
+    world.until("collected at the start", |api| api.get("endpoints", "default", "left").is_none()).await;
+    assert!(world.api.get("endpoints", "default", "mine").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_a_service_without_a_selector_are_mirrored() {
+    let world = World::new();
+    world.api.insert(&json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "ext" }, "spec": { "ports": [{ "port": 80 }] } }));
+    world.api.insert(&json!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": "ext" },
+        "subsets": [{ "addresses": [{ "ip": "10.1.2.3" }], "ports": [{ "name": "http", "port": 80 }] }] }));
+    let mirrored = |api: &FakeApi| -> Vec<String> {
+        let slices: Vec<Value> = api.all("discovery.k8s.io/endpointslices");
+        slices
+            .iter()
+            .flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default())
+            .map(|e| e["addresses"][0].as_str().unwrap().to_owned())
+            .collect()
+    };
+    world.until("mirrored", |api| mirrored(api) == ["10.1.2.3"]).await;
+    let labels = &world.api.all::<Value>("discovery.k8s.io/endpointslices")[0]["metadata"]["labels"];
+    assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "endpointslicemirroring-controller.k8s.io");
+    assert_eq!(labels["kubernetes.io/service-name"], "ext");
+    world.settle().await;
+    world.api.modify("endpoints", "default", "ext", |e| e["subsets"][0]["addresses"] = json!([{ "ip": "10.2.3.4" }]));
+    world.until("followed", |api| mirrored(api) == ["10.2.3.4"]).await;
+    world.settle().await;
+    world.api.remove("endpoints", "default", "ext");
+    world.until("gone", |api| api.all::<Value>("discovery.k8s.io/endpointslices").is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quota_gives_back_what_is_deleted() {
     let world = World::new();
     world.api.insert(&json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" },
@@ -59,8 +107,15 @@ async fn a_quota_gives_back_what_is_deleted() {
     world.api.modify("pods", "default", "b", |p| p["status"]["phase"] = json!("Succeeded"));
     world.until("a finished pod is free", |api| used(api)["pods"] == "1").await;
     assert_eq!(used(&world.api)["count/deployments.apps"], "1");
+    // One that outlives its grace stops to count with no further sign.
+    world.api.modify("pods", "default", "c", |p| {
+        p["metadata"]["annotations"] = json!({ "test/frozen": "yes" });
+        p["metadata"]["deletionTimestamp"] = json!(crate::controllers::now());
+        p["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    });
+    world.until("its time is up", |api| used(api)["pods"] == "0").await;
     world.api.modify("resourcequotas", "default", "q", |q| q["spec"]["hard"] = json!({ "pods": "20" }));
-    world.until("new limits", |api| used(api) == json!({ "pods": "1" })).await;
+    world.until("new limits", |api| used(api) == json!({ "pods": "0" })).await;
     assert_eq!(world.api.get("resourcequotas", "default", "q").unwrap()["status"]["hard"], json!({ "pods": "20" }));
 }
 

@@ -16,6 +16,7 @@ mod batch;
 mod cascade;
 mod cluster;
 mod nodes;
+mod storage;
 mod workloads;
 
 /// An API server, its controllers, and a kubelet that runs every pod at once.

@@ -71,6 +71,28 @@ async fn a_silent_node_becomes_unknown_and_loses_its_pods_and_the_others_stay() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_toleration_runs_from_when_the_pod_met_the_taint() {
+    let world = World::with(only(&["taint-eviction-controller"]));
+    let patient = |name: &str| {
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": { "nodeName": "n1", "containers": [],
+            "tolerations": [{ "key": "maintenance", "operator": "Exists", "tolerationSeconds": 100 }] } })
+    };
+    world.api.insert(&patient("early"));
+    let start = tokio::time::Instant::now();
+    // As `kubectl taint` does, without a time.
+    world.api.modify("nodes", "", "n1", |n| n["spec"]["taints"] = json!([{ "key": "maintenance", "effect": "NoExecute" }]));
+    world.until("the early one goes", |api| api.get("pods", "default", "early").is_none()).await;
+    assert!((99..105).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    // A taint from long ago is no older for a pod than the pod itself.
+    let long_ago = "2020-01-01T00:00:00Z";
+    world.api.modify("nodes", "", "n1", |n| n["spec"]["taints"] = json!([{ "key": "maintenance", "effect": "NoExecute", "timeAdded": long_ago }]));
+    let start = tokio::time::Instant::now();
+    world.api.insert(&patient("late"));
+    world.until("the late one goes", |api| api.get("pods", "default", "late").is_none()).await;
+    assert!((98..105).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_every_node_falls_silent_nothing_is_evicted() {
     let world = World::new();
     world.api.insert(

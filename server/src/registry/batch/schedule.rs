@@ -26,6 +26,9 @@ pub struct Fields {
     any_weekday: bool,
 }
 
+/// The most seconds that a Go duration holds.
+const LONGEST: f64 = (i64::MAX / 1_000_000_000) as f64;
+
 /// How far ahead a schedule is searched, in days: five years, as upstream.
 const HORIZON: i32 = 366 * 5;
 
@@ -72,7 +75,7 @@ impl Schedule {
     /// The first time after `after` (exclusive); `None` when there is none within five years.
     pub fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match self {
-            Schedule::Every(seconds) => Timestamp::from_second(after.as_second() + seconds).ok(),
+            Schedule::Every(seconds) => Timestamp::from_second(after.as_second().checked_add(*seconds)?).ok(),
             Schedule::Fields(fields) => fields.next_after(after, zone),
         }
     }
@@ -181,7 +184,7 @@ fn descriptor(text: &str) -> Result<Schedule, String> {
     Schedule::parse(standard)
 }
 
-/// Whole seconds of a Go duration such as `1h30m`.
+/// Whole seconds of a Go duration such as `1h30m`; Go counts nanoseconds in 64 bits, so there is none beyond 292 years.
 fn go_duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total = 0f64;
@@ -193,14 +196,15 @@ fn go_duration(text: &str) -> Option<i64> {
             "h" => 3600.0,
             "m" => 60.0,
             "s" => 1.0,
-            "ms" => 0.001,
+            "ms" => 1e-3,
+            "us" | "µs" | "μs" => 1e-6,
+            "ns" => 1e-9,
             _ => return None,
         };
         total += number.parse::<f64>().ok()? * scale;
         rest = &tail[unit..];
     }
-    // Saturates; a duration beyond that is as good as never.
-    (!text.is_empty()).then_some(total as i64)
+    (!text.is_empty() && total <= LONGEST).then_some(total as i64)
 }
 
 #[cfg(test)]
@@ -226,6 +230,8 @@ mod tests {
             ("@hourly", "2024-01-01T00:00:01Z", "2024-01-01T01:00:00Z"),
             ("@every 1h30m", "2024-01-01T00:00:00Z", "2024-01-01T01:30:00Z"),
             ("5/10 * * * *", "2024-01-01T00:06:00Z", "2024-01-01T00:15:00Z"),
+            ("1,,5 * * * *", "2024-01-01T00:01:00Z", "2024-01-01T00:05:00Z"),
+            ("@every 2562047h", "2024-01-01T00:00:00Z", "2316-04-11T23:00:00Z"),
         ] {
             assert_eq!(next(schedule, after, ""), expected, "{schedule}");
         }
@@ -251,6 +257,7 @@ mod tests {
             ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
             ("1/2/3 * * * *", "too many slashes: 1/2/3"),
             ("@often", "unrecognized descriptor: @often"),
+            ("@every 2562048h", "failed to parse duration @every 2562048h: time: invalid duration \"2562048h\""),
         ] {
             assert_eq!(Schedule::parse(schedule).unwrap_err(), error, "{schedule}");
         }

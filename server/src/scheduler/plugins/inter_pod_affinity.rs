@@ -1,11 +1,10 @@
 //! Pod affinity and anti-affinity, the pod's own and that of pods already placed
 //! (`pkg/scheduler/framework/plugins/interpodaffinity/`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::pod_info::{AffinityTerm, Class, Labels};
 use super::*;
-use std::collections::BTreeMap;
 
 /// What a required affinity of a placed pod adds to the score of its domain.
 const HARD_AFFINITY_WEIGHT: i64 = 1;
@@ -20,6 +19,16 @@ fn bump<'a>(pairs: &mut Pairs<'a>, node: &'a NodeInfo, key: &'a str, by: i64) {
     if let Some(value) = node.label(key) {
         *pairs.entry((key, value)).or_default() += by;
     }
+}
+
+/// The topology keys that occur: there are few of them, however many domains there are.
+fn keys<'a>(pairs: &Pairs<'a>) -> BTreeSet<&'a str> {
+    pairs.keys().map(|(key, _)| *key).collect()
+}
+
+/// The amounts of the domains a node is in.
+fn amounts(pairs: &Pairs<'_>, keys: &BTreeSet<&str>, node: &NodeInfo) -> i64 {
+    keys.iter().filter_map(|key| node.label(key).and_then(|value| pairs.get(&(*key, value)))).sum()
 }
 
 fn all_match(terms: &[AffinityTerm], class: &Class, namespaces: &BTreeMap<String, Labels>) -> bool {
@@ -81,6 +90,7 @@ impl Plugin for InterPodAffinity {
             return Filter::Skip;
         }
         let (with, without) = own_terms(cycle);
+        let forbidden_keys = keys(&forbidden);
         // The first of pods that want to be together has nobody to join.
         let first = with.is_empty() && all_match(&pod.affinity, &pod.class, &cycle.cluster.namespaces);
         Filter::Nodes(Box::new(move |node| {
@@ -92,7 +102,7 @@ impl Plugin for InterPodAffinity {
             if pod.anti_affinity.iter().any(|t| at(&without, &t.topology_key)) {
                 return Err(Refusal::resolvable("node(s) didn't match pod anti-affinity rules"));
             }
-            if forbidden.keys().any(|(key, value)| node.label(key) == Some(value)) {
+            if amounts(&forbidden, &forbidden_keys, node) > 0 {
                 return Err(Refusal::resolvable("node(s) didn't satisfy existing pods anti-affinity rules"));
             }
             Ok(())
@@ -123,8 +133,8 @@ impl Plugin for InterPodAffinity {
         if pairs.is_empty() {
             return None;
         }
-        let sum = |node: &NodeInfo| pairs.iter().filter(|((key, value), _)| node.label(key) == Some(value)).map(|(_, n)| n).sum::<i64>();
-        let raw: Vec<i64> = nodes.iter().map(|n| sum(n)).collect();
+        let keys = keys(&pairs);
+        let raw: Vec<i64> = nodes.iter().map(|n| amounts(&pairs, &keys, n)).collect();
         let (least, most) = (raw.iter().min()?, raw.iter().max()?);
         Some(raw.iter().map(|s| if most == least { 0 } else { (s - least) * MAX_SCORE / (most - least) }).collect())
     }

@@ -9,10 +9,13 @@ mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod node_volume_limits;
 mod resources_fit;
 mod taint_toleration;
 mod topology_spread;
 pub(super) mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 use std::borrow::Cow;
 
@@ -30,7 +33,10 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
     &resources_fit::NodeResourcesFit,
+    &volume_restrictions::VolumeRestrictions,
+    &node_volume_limits::NodeVolumeLimits,
     &volume_binding::VolumeBinding,
+    &volume_zone::VolumeZone,
     &topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
     &balanced_allocation::NodeResourcesBalancedAllocation,

@@ -141,17 +141,16 @@ impl Plugin for PodTopologySpread {
         Some(soft_scores(cycle, constraints, nodes, stated))
     }
 
-    fn worth_retrying(&self, event: &ClusterEvent, pod: &PodInfo, cluster: &Cluster) -> bool {
+    fn worth_retrying(&self, event: &ClusterEvent, pod: &PodInfo, _: &Cluster) -> bool {
         let counts =
             |other: &PodInfo| other.class.namespace == pod.class.namespace && pod.spread.iter().any(|c| c.selector.matches(&other.class.labels));
         let keyed = |node: &k8s_openapi::api::core::v1::Node| {
             pod.spread.iter().all(|c| node.metadata.labels.as_ref().is_some_and(|l| l.contains_key(&c.topology_key)))
         };
-        let _ = cluster;
         match event {
             ClusterEvent::PodPlaced(other) | ClusterEvent::PodRemoved(other) => counts(other),
             ClusterEvent::PodRelabelled(_) | ClusterEvent::PodChanged => true,
-            ClusterEvent::NodeAdded(node) => keyed(node),
+            ClusterEvent::NodeAdded(node) | ClusterEvent::NodeRemoved(node) => keyed(node),
             ClusterEvent::NodeUpdated { old, new } => keyed(old) || keyed(new),
             _ => false,
         }
@@ -224,6 +223,18 @@ mod tests {
         let pod = pod("p").label("app", "x").spread(ZONE, 1, "DoNotSchedule").info();
         assert_eq!(refusal(&PodTopologySpread, &pod, &cluster, "bare"), Some(MISSING.into()));
         assert_eq!(refusal(&PodTopologySpread, &pod, &cluster, "a"), None);
+    }
+
+    #[test]
+    fn a_domain_that_goes_may_let_a_pod_in() {
+        let mut cluster = zoned(&[("a", "z1", 1), ("b", "z2", 0)]);
+        let waiting = pod("p").label("app", "x").spread(ZONE, 1, "DoNotSchedule").info();
+        assert!(refusal(&PodTopologySpread, &waiting, &cluster, "a").is_some());
+        cluster.remove_node("b");
+        let gone = ClusterEvent::NodeRemoved(node("b").label(ZONE, "z2").build());
+        assert!(PodTopologySpread.worth_retrying(&gone, &waiting, &cluster));
+        assert!(!PodTopologySpread.worth_retrying(&ClusterEvent::NodeRemoved(node("c").build()), &waiting, &cluster));
+        assert_eq!(refusal(&PodTopologySpread, &waiting, &cluster, "a"), None);
     }
 
     #[test]

@@ -180,8 +180,15 @@ mod tests {
     use crate::cache::Entry;
 
     fn event(revision: i64) -> Arc<Event> {
-        let entry =
-            Entry { namespace: "".into(), name: "n".into(), revision, labels: Box::default(), fields: Box::default(), bytes: bytes::Bytes::new() };
+        let entry = Entry {
+            namespace: "".into(),
+            name: "n".into(),
+            revision,
+            labels: Box::default(),
+            fields: Box::default(),
+            bytes: bytes::Bytes::new(),
+            version_at: 0,
+        };
         Arc::new(Event::new(Arc::new(entry), None, false))
     }
 

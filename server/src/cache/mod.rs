@@ -42,7 +42,7 @@ pub struct Entry {
     /// The object's JSON, with its resourceVersion.
     pub bytes: Bytes,
     /// Where in them the resourceVersion's digits begin.
-    version_at: usize,
+    pub version_at: usize,
 }
 
 impl shared::selector::Labels for Entry {

@@ -89,7 +89,8 @@ impl World {
         let resource = RESOURCES.iter().find(|r| r.group == group && r.kind == kind).unwrap();
         let text = |field: &str| json["metadata"][field].as_str().unwrap_or_default().into();
         let bytes = serde_json::to_vec(json).unwrap().into();
-        let entry = Entry { namespace: text("namespace"), name: text("name"), revision: 1, labels: [].into(), fields: [].into(), bytes };
+        let entry =
+            Entry { namespace: text("namespace"), name: text("name"), revision: 1, labels: [].into(), fields: [].into(), bytes, version_at: 0 };
         self.0.observe(resource, &Event::new(Arc::new(entry), None, deleted));
         self
     }

@@ -23,7 +23,7 @@ pub fn yaml_to_json(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
     }
     let text = std::str::from_utf8(bytes).map_err(|e| bad(&e))?;
     if serde_saphyr::budget::parse_yaml(text, nesting()).map_err(|e| bad(&e))? {
-        return Err(bad(&"exceeded max depth"));
+        return Err(bad(&"the document is beyond the limits on depth, aliases or values"));
     }
     let left = Cell::new(BUDGET);
     let value = Bounded(&left).deserialize(serde_yaml::Deserializer::from_slice(bytes)).map_err(|e| bad(&e))?;
@@ -128,7 +128,7 @@ mod tests {
         let anchor = format!("a: &a [{}]\n", vec!["x"; 100_000].join(","));
         let quadratic = format!("{anchor}b: [{}]\n", vec!["*a"; 50_000].join(","));
         let error = yaml_to_json(quadratic.as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("excessive aliasing"), "{error}");
+        assert!(error.to_string().contains("beyond the limits"), "{error}");
         let levels: String = (1..40).map(|n| format!("a{n}: &a{n} [*a{0},*a{0}]\n", n - 1)).collect();
         assert!(yaml_to_json(format!("a0: &a0 x\n{levels}").as_bytes()).is_err());
     }

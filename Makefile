@@ -26,7 +26,8 @@ test: deps ## Run all tests: unit, property, end to end with real etcd and real 
 	@tests/run
 
 bench: build ## Measure kserver against etcd's, containerd's and kubectl's own pace
-	$(CARGO) run --release -q -p tests --bin bench
+	$(CARGO) build --release --bin bench
+	@$(RELEASE)/bench
 
 gen: ## Write completions/ and man/ anew
 	$(CARGO) run -q -p kctl --bin gen

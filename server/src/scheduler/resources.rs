@@ -140,10 +140,18 @@ fn apply_pod_level(total: &mut Resources, spec: &PodSpec) {
     total.scalar.extend(level.scalar.into_iter().filter(|(name, _)| name.starts_with("hugepages-")));
 }
 
-/// A container's request; while a resize is under way, the larger of what is asked for and what is held.
+/// Whether the kubelet has said that a resize will never fit its node.
+fn resize_is_infeasible(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().filter_map(|s| s.conditions.as_ref()).flatten();
+    conditions.into_iter().any(|c| c.type_ == "PodResizePending" && c.status == "True" && c.reason.as_deref() == Some("Infeasible"))
+}
+
+/// A container's request; while a resize is under way, the larger of what is asked for and what is held, and what is held alone when it
+/// is never to be (`determineContainerReqs` in `k8s.io/component-helpers/resource/helpers.go`).
 fn container_requests(pod: &Pod, container: &Container, init: bool, defaults: bool) -> Resources {
     let named = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-    let mut request = named.map(Resources::from_wire).unwrap_or_default();
+    let asked = named.filter(|_| !resize_is_infeasible(pod));
+    let mut request = asked.map(Resources::from_wire).unwrap_or_default();
     let statuses = pod.status.as_ref().and_then(|s| if init { s.init_container_statuses.as_ref() } else { s.container_statuses.as_ref() });
     if let Some(status) = statuses.into_iter().flatten().find(|s| s.name == container.name) {
         let actual = status.resources.as_ref().and_then(|r| r.requests.as_ref());

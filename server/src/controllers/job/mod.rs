@@ -319,7 +319,7 @@ impl Controller {
         let result = found(api.patch(pods::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await);
         // A pod that is gone from the cache too has been told of before the uid was noted: nothing else would strike it off.
         let gone = || {
-            !self.pods.get(pod.metadata.namespace.as_deref().unwrap_or_default(), pods::name(pod)).is_some_and(|p| p.metadata.uid == pod.metadata.uid)
+            self.pods.get(pod.metadata.namespace.as_deref().unwrap_or_default(), pods::name(pod)).is_none_or(|p| p.metadata.uid != pod.metadata.uid)
         };
         if matches!(&result, Ok(None) if gone()) || result.is_err() {
             self.released.lock().remove(pods::uid(pod));

@@ -21,6 +21,8 @@ use crate::kubelet::{Kubelet, RUNTIME_READY};
 const PERIOD: Duration = Duration::from_secs(60);
 /// What containers get between the stop signal and the kill when the node goes down.
 const GRACE: Duration = Duration::from_secs(10);
+/// The most that a container without a pod gets: nobody waits for it, and the rest of the housekeeping waits behind it.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
 /// Removals that run at once.
 const PARALLEL: usize = 8;
 
@@ -73,7 +75,7 @@ async fn remove_strangers(kubelet: &Kubelet) {
 
 /// What a container was to get when its pod was made.
 fn grace_of(container: &Container) -> Duration {
-    container.annotations.get(labels::GRACE_PERIOD).and_then(|g| g.parse().ok()).map_or(GRACE, kill::grace)
+    container.annotations.get(labels::GRACE_PERIOD).and_then(|g| g.parse().ok()).map_or(GRACE, kill::grace).min(LONGEST_GRACE)
 }
 
 /// Stops the containers of sandboxes with grace, then stops and removes the sandboxes, several at a time. One that does not go holds

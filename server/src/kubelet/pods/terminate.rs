@@ -39,6 +39,8 @@ impl Worker {
                 return Next::Wait(Some(Duration::from_millis(200)));
             }
         }
+        // Nothing runs any more, so there is nothing left to ask, and the pod's address may be another's.
+        self.probes.retain(|_| false);
         self.ended = true;
         if !stop.gone {
             self.publish(pod, &observed);

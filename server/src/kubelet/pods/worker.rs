@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 
 use super::backoff::{self, Backoff};
 use super::mailbox::Mailbox;
@@ -31,7 +32,7 @@ use crate::kubelet::volumes::{self, PodVolumes};
 
 /// Pause after a failure of the runtime, doubled up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const MAX_PAUSE: Duration = Duration::from_secs(120);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Time until a resize that could not be done is tried again.
 const RESIZE_RETRY: Duration = Duration::from_secs(30);
 /// How long CRI's state may lag behind containerd's events.
@@ -66,6 +67,8 @@ pub struct Worker {
     pub(super) ended: bool,
     pub(super) cleaned: bool,
     pause: Duration,
+    /// When the pause under way is over.
+    retry_at: Instant,
     /// Something has failed in this round.
     troubled: bool,
     pub(super) volumes: PodVolumes,
@@ -96,6 +99,7 @@ impl Worker {
             ended: terminal,
             cleaned: false,
             pause: FIRST_PAUSE,
+            retry_at: Instant::now(),
             troubled: false,
             cache: Cache::default(),
             volumes: PodVolumes::default(),
@@ -122,7 +126,7 @@ impl Worker {
     async fn live(&mut self) {
         let pod = self.mailbox.pod();
         if !has_started(&pod) && !self.ended && !self.mailbox.stopping().borrow().wanted {
-            self.admit(&pod);
+            self.admit(&pod).await;
         }
         loop {
             match self.step().await {
@@ -134,16 +138,26 @@ impl Worker {
     }
 
     /// Takes a new pod on, or fails it.
-    fn admit(&mut self, pod: &Pod) {
-        let kubelet = &self.kubelet;
-        let refused = kubelet.workers.admit(spec::uid(pod), |admitted| {
-            admit::refuse(pod, kubelet.abilities).or_else(|| {
-                let node = kubelet.nodes.get("", &kubelet.config.node_name)?;
-                let mut others = kubelet.pods.list();
-                others.retain(|other| has_started(other) || admitted.contains(spec::uid(other)));
-                predicates::refuse(pod, &node, &others)
+    async fn admit(&mut self, pod: &Pod) {
+        let kubelet = self.kubelet.clone();
+        let refused_by = |node: Option<&Node>| {
+            kubelet.workers.admit(spec::uid(pod), |admitted| {
+                admit::refuse(pod, kubelet.abilities).or_else(|| {
+                    let mut others = kubelet.pods.list();
+                    others.retain(|other| has_started(other) || admitted.contains(spec::uid(other)));
+                    predicates::refuse(pod, node?, &others)
+                })
             })
-        });
+        };
+        let known = kubelet.nodes.get("", &kubelet.config.node_name);
+        let mut refused = refused_by(known.as_deref());
+        if refused.is_some() {
+            // The scheduler may know a newer Node than this watch has shown, and what is failed here is failed for good.
+            match Api::<Node>::all(kubelet.client.clone()).get(&kubelet.config.node_name).await {
+                Ok(node) => refused = refused_by(Some(&node)),
+                Err(error) => tracing::warn!(pod = %spec::title(pod), %error, "refusing the pod by what is known of the node"),
+            }
+        }
         if let Some(failure) = refused {
             kubelet.recorder.event(pod, EventKind::Warning, &failure.reason, failure.message.clone());
             self.failure = Some(failure);
@@ -218,8 +232,14 @@ impl Worker {
     /// How long to wait after a failure: twice as long as after the one before, until a round succeeds.
     fn back_off(&mut self) -> Duration {
         self.troubled = true;
+        let now = Instant::now();
+        if now < self.retry_at {
+            // Something else has caused a round in between; it says nothing of how long the trouble lasts.
+            return self.retry_at - now;
+        }
         let pause = self.pause;
         self.pause = (pause * 2).min(MAX_PAUSE);
+        self.retry_at = now + pause;
         pause
     }
 

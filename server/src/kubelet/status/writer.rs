@@ -29,6 +29,12 @@ impl OnRecord {
     }
 }
 
+/// The patch that is to be sent, if any. A pod that has ended, whoever said so, does not come to life again.
+fn change(uid: &str, written: &PodStatus, wanted: &PodStatus) -> Option<serde_json::Value> {
+    let ended = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if ended(written) && !ended(wanted) { None } else { patch(uid, written, wanted) }
+}
+
 /// The status wanted for one pod and the one on record. Clones share both.
 #[derive(Clone)]
 pub struct StatusWriter {
@@ -77,7 +83,7 @@ impl StatusWriter {
         let mut written = self.written.subscribe();
         loop {
             let wanted = self.wanted.borrow().clone();
-            let settled = wanted.is_none_or(|w| patch(uid, &written.borrow_and_update().status, &w).is_none());
+            let settled = wanted.is_none_or(|w| change(uid, &written.borrow_and_update().status, &w).is_none());
             if settled || *self.gone.lock() || written.changed().await.is_err() {
                 return;
             }
@@ -100,7 +106,7 @@ impl StatusWriter {
         let mut delay = Duration::from_millis(200);
         loop {
             let next = wanted.borrow_and_update().clone();
-            let change = next.as_ref().and_then(|next| patch(spec::uid(pod), &written.borrow_and_update().status, next));
+            let change = next.as_ref().and_then(|next| change(spec::uid(pod), &written.borrow_and_update().status, next));
             let (Some(change), Some(next)) = (change, next) else {
                 let heard = tokio::select! {
                     heard = wanted.changed() => heard,

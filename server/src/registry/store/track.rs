@@ -265,10 +265,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
         let Some(findings) = self.context.findings else { return self.inner.next_key_seed(seed) };
         self.key.clear();
         let key = self.inner.next_key_seed(KeySeed { seed, into: &mut self.key })?;
-        if key.is_some() {
-            if !self.seen.insert(self.key.clone()) {
-                note(&findings.duplicate, At::Field(self.context.at, &self.key));
-            }
+        if key.is_some() && !self.seen.insert(self.key.clone()) {
+            note(&findings.duplicate, At::Field(self.context.at, &self.key));
         }
         Ok(key)
     }

@@ -30,10 +30,10 @@ bench: build ## Measure kserver against etcd's, containerd's and kubectl's own p
 	@$(RELEASE)/bench
 
 gen: ## Write completions/ and man/ anew
-	$(CARGO) run -q -p kctl --bin gen
+	$(CARGO) run -q --bin gen
 
 lint: ## Check formatting, lints and that completions/ and man/ are up to date
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -q -- -D warnings
-	$(CARGO) run -q -p kctl --bin gen -- --check
+	$(CARGO) run -q --bin gen -- --check
 

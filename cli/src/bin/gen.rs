@@ -44,7 +44,7 @@ fn run() -> Result<()> {
         stale.push(left);
     }
     if check && !stale.is_empty() {
-        bail!("out of date, run `cargo run -p kctl --bin gen`: {}", stale.join(", "));
+        bail!("out of date, run `make gen`: {}", stale.join(", "));
     }
     Ok(())
 }

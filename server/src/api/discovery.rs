@@ -15,7 +15,7 @@ use shared::status::ApiError;
 use super::reviews::VIRTUAL;
 use super::views::VIEWS;
 use super::{Body, Response, respond};
-use crate::registry::{RESOURCES, Subresource};
+use crate::registry::{RESOURCES, Resource, Subresource};
 
 /// Groups in the order in which clients shall look for a resource that several have (`kube-aggregator`'s group priorities).
 const GROUP_ORDER: &[&str] = &[
@@ -176,8 +176,9 @@ fn choose(headers: &HeaderMap, aggregated: bool) -> Result<&'static str, ApiErro
     Err(ApiError::not_acceptable("only the following media types are accepted: application/json"))
 }
 
-fn groups() -> Vec<Group> {
-    let stored = RESOURCES.iter().map(|r| Entry {
+/// A stored kind, as it is found under its own group.
+fn entry(r: &'static Resource) -> Entry {
+    Entry {
         group: r.group,
         version: r.version,
         kind: r.kind,
@@ -188,7 +189,11 @@ fn groups() -> Vec<Group> {
         short_names: r.short_names,
         categories: r.categories,
         subresources: r.subresources,
-    });
+    }
+}
+
+fn groups() -> Vec<Group> {
+    let stored = RESOURCES.iter().map(entry);
     let virtuals = VIRTUAL.iter().map(|v| Entry {
         group: v.group,
         version: v.version,
@@ -204,14 +209,8 @@ fn groups() -> Vec<Group> {
     let views = VIEWS.iter().filter_map(|v| v.row().map(|r| (v, r))).map(|(v, r)| Entry {
         group: v.group,
         version: v.version,
-        kind: r.kind,
-        plural: r.plural,
-        singular: r.singular,
-        namespaced: r.namespaced,
-        verbs: r.verbs,
-        short_names: r.short_names,
-        categories: r.categories,
         subresources: &[],
+        ..entry(r)
     });
     let mut groups: Vec<Group> = Vec::new();
     for entry in stored.chain(virtuals).chain(views) {

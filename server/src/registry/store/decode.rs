@@ -5,7 +5,6 @@ use serde::Deserialize;
 use shared::status::ApiError;
 
 use super::track::Findings;
-use super::yaml::yaml_to_json;
 use crate::registry::{Object, Resource};
 
 /// What becomes of unknown and duplicate fields.
@@ -87,14 +86,6 @@ pub fn decode(resource: &Resource, bytes: &[u8], validation: FieldValidation) ->
             problems.join(", ")
         ))),
     }
-}
-
-/// Decodes a YAML body (`application/yaml`).
-///
-/// # Errors
-/// As [`decode`]; also for aliases that expand without measure.
-pub fn decode_yaml(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
-    decode(resource, &yaml_to_json(bytes)?, validation)
 }
 
 /// What upstream reads an object's kind into, as its errors print it.

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use shared::selector::{FieldSelector, Selector};
 use shared::status::ApiError;
 
-pub use decode::{Decoded, FieldValidation, decode, decode_yaml};
+pub use decode::{Decoded, FieldValidation, decode};
 pub use managed::apply;
 pub use track::{Findings, from_json};
 pub use watch::{WatchEvent, WatchStream};

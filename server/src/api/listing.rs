@@ -219,8 +219,8 @@ impl Writer {
     }
 
     fn row(&self, chunks: &mut Chunks, entry: &Entry, include: Include) -> Result<(), ApiError> {
-        let object = (self.resource.ops.decode)(&entry.bytes).map_err(ApiError::internal)?;
-        let cells = (self.resource.ops.cells)(&object, &self.context);
+        let object = self.resource.ops.decode(&entry.bytes).map_err(ApiError::internal)?;
+        let cells = self.resource.ops.cells(&object, &self.context);
         chunks.copy(b"{\"cells\":");
         chunks.copy(&serde_json::to_vec(&cells).map_err(ApiError::internal)?);
         match include {

@@ -43,6 +43,7 @@ pub mod flowcontrol;
 pub mod networking;
 pub mod node;
 pub mod object;
+mod ops;
 pub mod policy;
 pub mod print;
 pub mod quota;
@@ -67,6 +68,7 @@ use shared::status::GroupResource;
 
 pub use fields::FieldSource;
 pub use object::{ApiObject, Object};
+pub use ops::Ops;
 
 /// What can be done to a resource, as RBAC and discovery name it.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -269,83 +271,8 @@ pub const DNS1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist
 /// Upstream's message for a bad RFC 1123 label.
 pub const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
-/// A strategy with its type erased: what the generic verbs call.
-pub struct Ops {
-    /// Decodes JSON; the error names the field where serde can.
-    pub decode: fn(&[u8]) -> serde_json::Result<Object>,
-    /// Decodes JSON and notes unknown and duplicate fields, and where a wrong value was.
-    pub decode_with: fn(&[u8], &store::Findings) -> serde_json::Result<Object>,
-    /// [`Strategy::default`]
-    pub default: fn(&mut Object),
-    /// [`Strategy::prepare_for_create`]
-    pub prepare_for_create: fn(&mut Object),
-    /// [`Strategy::validate`]
-    pub validate: fn(&Object) -> field::ErrorList,
-    /// [`Strategy::prepare_for_update`]
-    pub prepare_for_update: fn(&mut Object, &Object),
-    /// [`Strategy::validate_update`]
-    pub validate_update: fn(&Object, &Object) -> field::ErrorList,
-    /// [`Strategy::prepare_for_status_update`]
-    pub prepare_for_status_update: fn(&mut Object, &Object),
-    /// [`Strategy::validate_status_update`]
-    pub validate_status_update: fn(&Object, &Object) -> field::ErrorList,
-    /// [`Strategy::spec_changed`]
-    pub spec_changed: fn(&Object, &Object) -> bool,
-    /// [`Strategy::claims`]
-    pub claims: fn(&Object) -> Vec<Claim>,
-    /// [`Strategy::allocate`]
-    pub allocate: fn(&mut Object, Option<&Object>, &Ranges, &dyn Fn(&Claim) -> bool) -> Result<(), field::Error>,
-    /// [`Strategy::grace_period`]
-    pub grace_period: fn(&Object, Option<i64>) -> Option<i64>,
-    /// [`Strategy::holds_deletion`]
-    pub holds_deletion: fn(&Object) -> bool,
-    /// [`Strategy::begin_deletion`]
-    pub begin_deletion: fn(&mut Object),
-    /// [`Strategy::warnings`]
-    pub warnings: fn(&Object) -> Vec<String>,
-    /// [`Strategy::validate_name`]
-    pub validate_name: fn(&str) -> Result<(), String>,
-    /// [`Strategy::cells`]
-    pub cells: fn(&Object, &PrintContext) -> Vec<Value>,
-    /// The type's OpenAPI schema: a reference, with its definitions left in the generator.
-    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
-}
-
-const RIGHT_TYPE: &str = "verbs hand a strategy only objects that its own decode made";
-
-fn typed<S: Strategy>(object: &Object) -> &S::Object {
-    object.downcast_ref().expect(RIGHT_TYPE)
-}
-
-fn typed_mut<S: Strategy>(object: &mut Object) -> &mut S::Object {
-    object.downcast_mut().expect(RIGHT_TYPE)
-}
-
-impl Ops {
-    const fn of<S: Strategy>() -> Self {
-        Ops {
-            decode: |bytes| store::from_json::<S::Object>(bytes, None).map(Object::new),
-            decode_with: |bytes, findings| store::from_json::<S::Object>(bytes, Some(findings)).map(Object::new),
-            default: |o| S::default(typed_mut::<S>(o)),
-            prepare_for_create: |o| S::prepare_for_create(typed_mut::<S>(o)),
-            validate: |o| S::validate(typed::<S>(o)),
-            prepare_for_update: |n, o| S::prepare_for_update(typed_mut::<S>(n), typed::<S>(o)),
-            validate_update: |n, o| S::validate_update(typed::<S>(n), typed::<S>(o)),
-            prepare_for_status_update: |n, o| S::prepare_for_status_update(typed_mut::<S>(n), typed::<S>(o)),
-            validate_status_update: |n, o| S::validate_status_update(typed::<S>(n), typed::<S>(o)),
-            spec_changed: |n, o| S::spec_changed(typed::<S>(n), typed::<S>(o)),
-            claims: |o| S::claims(typed::<S>(o)),
-            allocate: |n, o, ranges, taken| S::allocate(typed_mut::<S>(n), o.map(typed::<S>), ranges, taken),
-            grace_period: |o, requested| S::grace_period(typed::<S>(o), requested),
-            holds_deletion: |o| S::holds_deletion(typed::<S>(o)),
-            begin_deletion: |o| S::begin_deletion(typed_mut::<S>(o)),
-            warnings: |o| S::warnings(typed::<S>(o)),
-            validate_name: S::validate_name,
-            cells: |o, context| S::cells(typed::<S>(o), context),
-            schema: |generator| generator.subschema_for::<S::Object>(),
-        }
-    }
-}
+/// Makes a type's OpenAPI schema.
+pub type SchemaOf = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
 
 /// One kind: everything generic code needs to know of it.
 pub struct Resource {
@@ -384,7 +311,9 @@ pub struct Resource {
     /// See [`Strategy::COLUMNS`].
     pub columns: &'static [Column],
     /// The strategy.
-    pub ops: Ops,
+    pub ops: Box<dyn Ops>,
+    /// The type's OpenAPI schema: a reference, with its definitions left in the generator. A kind made at run time has its own.
+    pub schema: Option<SchemaOf>,
     /// Position in [`RESOURCES`]: a small dense index for per-kind tables.
     pub index: usize,
 }
@@ -410,7 +339,8 @@ impl Resource {
             unconditional_update: S::UNCONDITIONAL_UPDATE,
             generation: S::GENERATION,
             columns: S::COLUMNS,
-            ops: Ops::of::<S>(),
+            ops: ops::erased::<S>(),
+            schema: Some(|generator| generator.subschema_for::<S::Object>()),
             index: 0,
         }
     }

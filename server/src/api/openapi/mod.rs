@@ -116,7 +116,7 @@ fn build_all() -> Result<Documents, ApiError> {
 }
 
 fn kinds() -> Vec<Kind> {
-    let stored = RESOURCES.iter().map(|r| Kind {
+    let stored = RESOURCES.iter().filter_map(|r| r.schema.map(|schema| (r, schema))).map(|(r, schema)| Kind {
         group: r.group,
         version: r.version,
         kind: r.kind,
@@ -124,7 +124,7 @@ fn kinds() -> Vec<Kind> {
         namespaced: r.namespaced,
         verbs: r.verbs,
         subresources: r.subresources,
-        schema: r.ops.schema,
+        schema,
     });
     let virtuals = VIRTUAL.iter().map(|v| Kind {
         group: v.group,

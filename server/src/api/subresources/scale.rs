@@ -24,7 +24,7 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     if info.verb == "get" {
         let version = info.param("resourceVersion").unwrap_or_default();
         let entry = call.server.store.get(row, &info.namespace, &info.name, version).await?;
-        let object = (row.ops.decode)(&entry.bytes).map_err(ApiError::internal)?;
+        let object = row.ops.decode(&entry.bytes).map_err(ApiError::internal)?;
         return encode(accepted, &scale_of(&object)?);
     }
     let source = Source::read(call, body).await?;
@@ -44,7 +44,7 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     };
     let server = call.server;
     let written = server.store.update(row, &info.namespace, &info.name, &writing.store, &change, &*server.admit).await?;
-    let object = (row.ops.decode)(&written.entry.bytes).map_err(ApiError::internal)?;
+    let object = row.ops.decode(&written.entry.bytes).map_err(ApiError::internal)?;
     let mut response = encode(accepted, &scale_of(&object)?)?;
     respond::add_warnings(response.headers_mut(), &written.warnings);
     Ok(response)

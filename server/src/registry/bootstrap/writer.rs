@@ -29,7 +29,7 @@ impl Writer for Store {
             },
             other => other?,
         };
-        (resource.ops.decode)(&entry.bytes).map(Some).map_err(ApiError::internal)
+        resource.ops.decode(&entry.bytes).map(Some).map_err(ApiError::internal)
     }
 
     async fn create(&self, resource: &'static Resource, object: Object) -> Result<(), ApiError> {

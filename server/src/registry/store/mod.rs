@@ -263,7 +263,7 @@ impl Store {
 
     /// An object's stored bytes (without a resourceVersion), decoded.
     fn decode_stored(&self, resource: &'static Resource, entry: &Arc<Entry>) -> Result<Current, ApiError> {
-        match (resource.ops.decode)(&entry.bytes) {
+        match resource.ops.decode(&entry.bytes) {
             Ok(object) => Ok(Current { object, entry: entry.clone() }),
             Err(error) => {
                 Err(errors::undecodable(crate::cache::Undecodable { key: resource.key(&entry.namespace, &entry.name), reason: error.to_string() }))

@@ -173,17 +173,17 @@ impl Store {
         let mode = Mode::of(options.subresource);
         let mut extra = Extra::default();
         meta::fill_for_update(new.meta_mut(), old.meta());
-        (ops.default)(&mut new);
+        ops.default(&mut new);
         managed::track(resource, options, Some(old), &mut new)?;
         mode.prepare(resource, &mut new, old);
         let id = (namespace, name);
         let mut attempt = attributes(Operation::Update, resource, id, options, (Some(&mut new), Some(old)), (&mut extra, warnings));
         admit.mutate(&mut attempt).await?;
-        (ops.default)(&mut new);
+        ops.default(&mut new);
         if mode == Mode::Main {
             self.allocate(resource, &resource.key(namespace, name), &mut new, Some(old), learnt)?;
         }
-        if resource.generation && mode != Mode::Status && (ops.spec_changed)(&new, old) {
+        if resource.generation && mode != Mode::Status && ops.spec_changed(&new, old) {
             new.meta_mut().generation = Some(old.meta().generation.unwrap_or(0) + 1);
         }
         let mut errors = meta::validate_update(resource, new.meta(), old.meta());
@@ -251,15 +251,15 @@ impl Mode {
     }
     fn prepare(self, resource: &Resource, new: &mut Object, old: &Object) {
         match self {
-            Mode::Main => (resource.ops.prepare_for_update)(new, old),
-            Mode::Status => (resource.ops.prepare_for_status_update)(new, old),
+            Mode::Main => resource.ops.prepare_for_update(new, old),
+            Mode::Status => resource.ops.prepare_for_status_update(new, old),
             Mode::Special => {}
         }
     }
     fn validate(self, resource: &Resource, new: &Object, old: &Object) -> field::ErrorList {
         match self {
-            Mode::Main => (resource.ops.validate_update)(new, old),
-            Mode::Status => (resource.ops.validate_status_update)(new, old),
+            Mode::Main => resource.ops.validate_update(new, old),
+            Mode::Status => resource.ops.validate_status_update(new, old),
             Mode::Special => Vec::new(),
         }
     }
@@ -307,5 +307,5 @@ fn deletes(resource: &Resource, new: &Object, old: &Object) -> bool {
     new_meta.finalizers.as_ref().is_none_or(Vec::is_empty)
         && old_meta.deletion_timestamp.is_some()
         && old_meta.deletion_grace_period_seconds.unwrap_or(0) == 0
-        && !(resource.ops.holds_deletion)(new)
+        && !resource.ops.holds_deletion(new)
 }

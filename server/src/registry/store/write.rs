@@ -54,10 +54,10 @@ impl Store {
     pub(super) fn allocate(&self, resource: &Resource, key: &str, new: &mut Object, old: Option<&Object>, learnt: &Learnt) -> Result<(), ApiError> {
         let cache = &self.inner.cache;
         let taken = |claim: &Claim| learnt.taken.contains(claim) || cache.claim_owner(claim).is_some_and(|owner| owner != key);
-        (resource.ops.allocate)(new, old, &self.inner.config.ranges, &taken)
+        resource.ops.allocate(new, old, &self.inner.config.ranges, &taken)
             .map_err(|error| ApiError::invalid(resource.group_kind(), new.name(), &[error]))?;
         // What is still claimed although it is known to be taken was asked for by the client.
-        match (resource.ops.claims)(new).into_iter().find(|claim| learnt.taken.contains(claim)) {
+        match resource.ops.claims(new).into_iter().find(|claim| learnt.taken.contains(claim)) {
             Some(claim) => Err(already_allocated(resource, new.name(), &claim)),
             None => Ok(()),
         }
@@ -122,7 +122,7 @@ impl Store {
 
     /// Warnings that the kind has for its clients.
     pub(super) fn warnings(resource: &Resource, object: &Object, warnings: &mut Vec<String>) {
-        warnings.extend((resource.ops.warnings)(object));
+        warnings.extend(resource.ops.warnings(object));
     }
 }
 
@@ -169,7 +169,7 @@ struct Claims {
 
 impl Claims {
     fn between(resource: &Resource, new: Option<&Object>, old: Option<&Object>) -> Self {
-        let of = |object: Option<&Object>| object.map(|o| (resource.ops.claims)(o)).unwrap_or_default();
+        let of = |object: Option<&Object>| object.map(|o| resource.ops.claims(o)).unwrap_or_default();
         let (new, old) = (of(new), of(old));
         let same = |a: &Claim, b: &Claim| a.space == b.space && a.value == b.value;
         let without =

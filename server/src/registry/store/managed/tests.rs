@@ -18,7 +18,7 @@ fn config_map(data: &Value) -> Value {
 }
 
 fn object(value: &Value) -> Object {
-    (resource().ops.decode)(value.to_string().as_bytes()).unwrap()
+    resource().ops.decode(value.to_string().as_bytes()).unwrap()
 }
 
 fn current(object: Object) -> Current {

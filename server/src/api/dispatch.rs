@@ -6,7 +6,7 @@ use shared::status::{ApiError, GroupResource};
 
 use super::chain::Call;
 use super::route::Route;
-use super::{Body, Response, discovery, health, openapi, respond, reviews, subresources, verbs, version, views};
+use super::{Body, Response, discovery, extensions, health, openapi, respond, reviews, subresources, verbs, version, views};
 
 /// Answers a request that has passed every filter.
 ///
@@ -14,8 +14,17 @@ use super::{Body, Response, discovery, health, openapi, respond, reviews, subres
 /// Whatever the handler says.
 pub async fn dispatch(call: &Call<'_>, route: Route, body: Body) -> Result<Response, ApiError> {
     match route {
-        Route::Stored(row, None) => verbs::handle(call, row, body).await,
-        Route::Stored(row, Some(sub)) => subresources::handle(call, row, sub, body).await,
+        Route::Stored(row, sub) => {
+            let definition = extensions::permit(call, row)?;
+            let mut response = match sub {
+                None => verbs::handle(call, row, body).await,
+                Some(sub) => subresources::handle(call, row, sub, body).await,
+            }?;
+            if let Some(text) = definition.as_ref().and_then(|d| d.deprecation.as_ref()) {
+                respond::add_warnings(response.headers_mut(), std::slice::from_ref(text));
+            }
+            Ok(response)
+        }
         Route::Virtual(row) => reviews::handle(call, row, body).await,
         Route::View(view) => views::handle(call, view, body).await,
         Route::Path => path(call).await,
@@ -49,10 +58,11 @@ async fn path(call: &Call<'_>) -> Result<Response, ApiError> {
     }
 }
 
-fn root_paths() -> Vec<&'static str> {
+fn root_paths() -> Vec<String> {
     const FIXED: [&str; 9] =
         ["/.well-known/openid-configuration", "/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", "/"];
-    let mut paths: Vec<&str> = discovery::paths().chain(FIXED).filter(|p| *p != "/").collect();
+    let mut paths = discovery::paths();
+    paths.extend(FIXED.into_iter().filter(|p| *p != "/").map(str::to_owned));
     paths.sort_unstable();
     paths
 }

@@ -13,6 +13,7 @@ pub mod chain;
 pub mod client;
 pub mod discovery;
 pub mod dispatch;
+pub mod extensions;
 pub mod health;
 pub mod impersonation;
 pub mod inflight;

@@ -30,6 +30,7 @@
 
 pub mod admissionregistration;
 pub mod admit;
+pub mod apiextensions;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -59,9 +60,12 @@ pub mod testing;
 pub mod validation;
 pub mod workload;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use shared::field;
 use shared::status::GroupResource;
@@ -314,7 +318,9 @@ pub struct Resource {
     pub ops: Box<dyn Ops>,
     /// The type's OpenAPI schema: a reference, with its definitions left in the generator. A kind made at run time has its own.
     pub schema: Option<SchemaOf>,
-    /// Position in [`RESOURCES`]: a small dense index for per-kind tables.
+    /// For a kind that was defined at run time, where its definition is.
+    pub custom: Option<Arc<apiextensions::Slot>>,
+    /// Position in [`RESOURCES`]: a small dense index for per-kind tables. Kinds that were defined at run time have none.
     pub index: usize,
 }
 
@@ -341,6 +347,7 @@ impl Resource {
             columns: S::COLUMNS,
             ops: ops::erased::<S>(),
             schema: Some(|generator| generator.subschema_for::<S::Object>()),
+            custom: None,
             index: 0,
         }
     }
@@ -364,16 +371,43 @@ impl Resource {
     pub fn namespace_prefix(&self, namespace: &str) -> String {
         if self.namespaced && !namespace.is_empty() { format!("{}{namespace}/", self.prefix) } else { self.prefix.clone() }
     }
+    /// The kind of a list, e.g. `PodList`.
+    pub fn list_kind(&self) -> String {
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |slot| slot.current().list_kind.clone())
+    }
+    /// What tables show; of a kind that was defined at run time, what its definition says now.
+    pub fn printed_columns(&self) -> Cow<'static, [Column]> {
+        match &self.custom {
+            None => Cow::Borrowed(self.columns),
+            Some(slot) => slot.current().columns.iter().map(|c| c.column).collect(),
+        }
+    }
     /// A subresource by name.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
 }
 
+/// A text that is kept for good; the same text is kept once. For names that definitions give at run time.
+pub fn intern(text: &str) -> &'static str {
+    static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock();
+    if let Some(kept) = known.get(text) {
+        return kept;
+    }
+    let kept: &'static str = Box::leak(text.into());
+    known.insert(kept);
+    kept
+}
+
 /// The rows, with their look-ups.
 pub struct Registry {
     rows: Vec<Resource>,
     by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
+    /// Rows of kinds that were defined at run time, by the definition's name: `plural.group`.
+    custom: RwLock<BTreeMap<String, Vec<&'static Resource>>>,
+    /// Counts the changes of `custom`.
+    generation: AtomicU64,
 }
 
 impl Registry {
@@ -384,23 +418,50 @@ impl Registry {
             let previous = by_path.insert((row.group, row.version, row.plural), index);
             assert!(previous.is_none(), "{} is registered twice", row.group_resource());
         }
-        Registry { rows, by_path }
+        Registry { rows, by_path, custom: RwLock::default(), generation: AtomicU64::new(0) }
     }
     /// The kind that a path names.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
-        self.by_path.get(&(group, version, plural)).map(|i| &self.rows[*i])
+    pub fn find(&'static self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        if let Some(index) = self.by_path.get(&(group, version, plural)) {
+            return self.rows.get(*index);
+        }
+        if group.is_empty() {
+            return None;
+        }
+        self.custom.read().get(&format!("{plural}.{group}"))?.iter().find(|r| r.version == version).copied()
     }
     /// The kind of an object.
-    pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
-        self.rows.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+    pub fn find_kind(&'static self, group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+        let named = |r: &Resource| r.group == group && r.version == version && r.kind == kind;
+        self.rows.iter().find(|r| named(r)).or_else(|| self.custom.read().values().flatten().find(|r| named(r)).copied())
     }
     /// The row of a Rust type.
     pub fn of<T: ApiObject>(&self) -> Option<&Resource> {
-        self.find_kind(T::GROUP, T::VERSION, T::KIND)
+        self.rows.iter().find(|r| (r.group, r.version, r.kind) == (T::GROUP, T::VERSION, T::KIND))
     }
-    /// All rows.
+    /// All rows but those of kinds that were defined at run time.
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
         self.rows.iter()
+    }
+    /// The rows of kinds that were defined at run time and are served now.
+    pub fn custom(&self) -> Vec<&'static Resource> {
+        self.custom.read().values().flatten().copied().collect()
+    }
+    /// Serves the versions of a kind that was defined at run time instead of those it had; none ends it. `name` is its definition's.
+    pub fn publish(&self, name: &str, rows: Vec<&'static Resource>) {
+        let mut custom = self.custom.write();
+        let before = if rows.is_empty() { custom.remove(name) } else { custom.insert(name.to_owned(), rows.clone()) };
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(custom);
+        for gone in before.into_iter().flatten().filter(|b| !rows.iter().any(|r| std::ptr::eq(*r, *b))) {
+            if let Some(slot) = &gone.custom {
+                slot.close();
+            }
+        }
+    }
+    /// Changes whenever kinds come, go or change: what was made from the rows is then to be made anew.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
     /// How many rows there are.
     pub fn len(&self) -> usize {
@@ -465,6 +526,7 @@ pub static RESOURCES: LazyLock<Registry> = LazyLock::new(|| {
         Resource::of::<admissionregistration::policies::ValidatingAdmissionPolicyBindings>(),
         Resource::of::<admissionregistration::policies::MutatingAdmissionPolicies>(),
         Resource::of::<admissionregistration::policies::MutatingAdmissionPolicyBindings>(),
+        Resource::of::<apiextensions::custom_resource_definition::CustomResourceDefinitions>(),
         Resource::of::<flowcontrol::flow_schema::FlowSchemas>(),
         Resource::of::<flowcontrol::priority_level::PriorityLevelConfigurations>(),
     ])

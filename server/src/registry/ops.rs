@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use serde_json::Value;
 use shared::field;
 
+use super::scale::{self, Parts};
 use super::{Claim, Object, PrintContext, Ranges, Strategy, store};
 
 /// The behaviour of a kind over erased objects. Implemented once over all [`Strategy`]s, and once for kinds that are made at run time.
@@ -65,6 +66,14 @@ pub trait Ops: Send + Sync {
     fn validate_name(&self, name: &str) -> Result<(), String>;
     /// [`Strategy::cells`]
     fn cells(&self, object: &Object, context: &PrintContext) -> Vec<Value>;
+    /// What `…/scale` shows of an object; `None` for a kind without one.
+    fn scale(&self, object: &Object) -> Option<Parts> {
+        scale::of(object)
+    }
+    /// Sets the replicas wanted. Returns whether the kind has a scale.
+    fn set_replicas(&self, object: &mut Object, replicas: i32) -> bool {
+        scale::set_replicas(object, replicas)
+    }
 }
 
 /// A strategy's behaviour.

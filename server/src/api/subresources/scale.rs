@@ -25,17 +25,17 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
         let version = info.param("resourceVersion").unwrap_or_default();
         let entry = call.server.store.get(row, &info.namespace, &info.name, version).await?;
         let object = row.ops.decode(&entry.bytes).map_err(ApiError::internal)?;
-        return encode(accepted, &scale_of(&object)?);
+        return encode(accepted, &scale_of(row, &object)?);
     }
     let source = Source::read(call, body).await?;
     let writing = options::writing(call, if info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" }, false)?;
     let change = |current: Option<&Current>| {
         let current = current.ok_or_else(|| ApiError::not_found(row.group_resource(), &info.name))?;
-        let mut wanted = source.scale(&scale_of(&current.object)?)?;
+        let mut wanted = source.scale(&scale_of(row, &current.object)?)?;
         options::same_object(info, row, &mut wanted.metadata)?;
         let replicas = validate(&info.name, &wanted)?;
         let mut object = current.object.clone();
-        scale::set_replicas(&mut object, replicas);
+        row.ops.set_replicas(&mut object, replicas);
         // What a scale says of the object's version and identity are preconditions on the object.
         let meta = object.meta_mut();
         meta.resource_version = wanted.metadata.resource_version.filter(|v| !v.is_empty()).or(meta.resource_version.take());
@@ -45,7 +45,7 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     let server = call.server;
     let written = server.store.update(row, &info.namespace, &info.name, &writing.store, &change, &*server.admit).await?;
     let object = row.ops.decode(&written.entry.bytes).map_err(ApiError::internal)?;
-    let mut response = encode(accepted, &scale_of(&object)?)?;
+    let mut response = encode(accepted, &scale_of(row, &object)?)?;
     respond::add_warnings(response.headers_mut(), &written.warnings);
     Ok(response)
 }
@@ -77,8 +77,8 @@ impl Source {
     }
 }
 
-fn scale_of(object: &Object) -> Result<Scale, ApiError> {
-    scale::to_scale(object).ok_or_else(ApiError::unknown_path)
+fn scale_of(row: &Resource, object: &Object) -> Result<Scale, ApiError> {
+    scale::to_scale(row, object).ok_or_else(ApiError::unknown_path)
 }
 
 fn validate(name: &str, wanted: &Scale) -> Result<i32, ApiError> {

@@ -46,7 +46,7 @@ impl Store {
         validate(options)?;
         let key = resource.key(namespace, name);
         let deadline = Instant::now() + PATIENCE;
-        let mut current = self.cached(resource, namespace, name)?;
+        let mut current = self.cached(resource, namespace, name).await?;
         let mut fresh = false;
         loop {
             if current.is_none() && !fresh {
@@ -122,7 +122,7 @@ impl Store {
         match self.commit(pending).await? {
             Committed::Done(_, Some(entry)) => done(entry, false),
             Committed::Done(revision, None) => done(std::sync::Arc::new(current.entry.at(revision)), true),
-            Committed::Changed(kv) => Ok(Attempt::Changed(self.current(resource, kv)?)),
+            Committed::Changed(kv) => Ok(Attempt::Changed(self.current(resource, kv).await?)),
             Committed::Taken(_) | Committed::Again => Ok(Attempt::Again),
         }
     }

@@ -42,7 +42,7 @@ impl Store {
         let key = resource.key(namespace, name);
         let deadline = Instant::now() + PATIENCE;
         let mut learnt = Learnt::default();
-        let mut current = self.cached(resource, namespace, name)?;
+        let mut current = self.cached(resource, namespace, name).await?;
         let mut fresh = false;
         if current.is_none() {
             (current, fresh) = (self.read(resource, &key).await?, true);
@@ -118,7 +118,7 @@ impl Store {
             (Committed::Done(revision, None), Some(object)) => {
                 Attempt::Done(Written { entry: prepare(resource, &object)?.at(revision), warnings, created: false })
             }
-            (Committed::Changed(kv), _) => Attempt::Changed(self.current(resource, kv)?),
+            (Committed::Changed(kv), _) => Attempt::Changed(self.current(resource, kv).await?),
             (Committed::Taken(claim), _) => {
                 learnt.taken.insert(claim);
                 Attempt::Again
@@ -147,7 +147,7 @@ impl Store {
         let pending = Pending { resource, key, expect: Expect::Absent, new: Some(&new), old: None, extra };
         Ok(match self.commit(pending).await? {
             Committed::Done(_, Some(entry)) => Attempt::Done(Written { entry, warnings, created: true }),
-            Committed::Changed(kv) => Attempt::Changed(self.current(resource, kv)?),
+            Committed::Changed(kv) => Attempt::Changed(self.current(resource, kv).await?),
             Committed::Taken(claim) => {
                 learnt.taken.insert(claim);
                 Attempt::Again
@@ -200,7 +200,7 @@ impl Store {
         if deletes(resource, &new, old) {
             return Ok(Plan::Remove(new, extra));
         }
-        if extra.writes.is_empty() && self.unchanged(resource, &mut new, current)? {
+        if extra.writes.is_empty() && !current.outdated && self.unchanged(resource, &mut new, current)? {
             return Ok(Plan::Nothing);
         }
         Ok(Plan::Put(new, extra))

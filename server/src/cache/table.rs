@@ -307,7 +307,6 @@ impl State {
         weight
     }
 
-
     /// The rings that want an event, the one for all first.
     fn wanting(&self, event: &Event) -> Vec<Arc<Ring>> {
         let mut rings = vec![self.all.clone()];

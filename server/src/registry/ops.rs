@@ -44,13 +44,7 @@ pub trait Ops: Send + Sync {
     ///
     /// # Errors
     /// Nothing is left to choose from, or what was asked for cannot be had.
-    fn allocate(
-        &self,
-        object: &mut Object,
-        old: Option<&Object>,
-        ranges: &Ranges,
-        taken: &dyn Fn(&Claim) -> bool,
-    ) -> Result<(), field::Error>;
+    fn allocate(&self, object: &mut Object, old: Option<&Object>, ranges: &Ranges, taken: &dyn Fn(&Claim) -> bool) -> Result<(), field::Error>;
     /// [`Strategy::grace_period`]
     fn grace_period(&self, object: &Object, requested: Option<i64>) -> Option<i64>;
     /// [`Strategy::holds_deletion`]
@@ -127,13 +121,7 @@ impl<S: Strategy> Ops for Typed<S> {
     fn claims(&self, object: &Object) -> Vec<Claim> {
         S::claims(typed::<S>(object))
     }
-    fn allocate(
-        &self,
-        object: &mut Object,
-        old: Option<&Object>,
-        ranges: &Ranges,
-        taken: &dyn Fn(&Claim) -> bool,
-    ) -> Result<(), field::Error> {
+    fn allocate(&self, object: &mut Object, old: Option<&Object>, ranges: &Ranges, taken: &dyn Fn(&Claim) -> bool) -> Result<(), field::Error> {
         S::allocate(typed_mut::<S>(object), old.map(typed::<S>), ranges, taken)
     }
     fn grace_period(&self, object: &Object, requested: Option<i64>) -> Option<i64> {

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use shared::field::{ErrorList, Path};
 use shared::selector::Selector;
 
-use super::{Object, Resource};
 use super::validation::not_negative;
+use super::{Object, Resource};
 
 /// The parts of an object that its scale shows.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -214,12 +214,8 @@ impl Extensions {
             return Ok(());
         }
         let (schemas, conversion) = (definition::schemas(crd), (self.converters)(crd));
-        let rows: Vec<&'static Resource> = crd
-            .spec
-            .versions
-            .iter()
-            .map(|v| row::publish(crd, v, Definition::new(crd, v, schemas.clone(), conversion.clone())))
-            .collect();
+        let rows: Vec<&'static Resource> =
+            crd.spec.versions.iter().map(|v| row::publish(crd, v, Definition::new(crd, v, schemas.clone(), conversion.clone()))).collect();
         announce(&rows);
         for row in &rows {
             self.store.cache().add(row).await.map_err(|e| ApiError::unavailable(e.to_string()))?;

@@ -96,10 +96,20 @@ fn approve(crd: &mut CustomResourceDefinition) {
     }
     let value = crd.metadata.annotations.as_ref().and_then(|a| a.get(APPROVED)).cloned().unwrap_or_default();
     let (status, reason, message) = match value.as_str() {
-        "" => (false, "MissingAnnotation", format!("protected groups must have approval annotation \"{APPROVED}\", see https://github.com/kubernetes/enhancements/pull/1111")),
+        "" => (
+            false,
+            "MissingAnnotation",
+            format!("protected groups must have approval annotation \"{APPROVED}\", see https://github.com/kubernetes/enhancements/pull/1111"),
+        ),
         text if text.starts_with("unapproved") => (false, "UnapprovedAnnotation", format!("not approved: {text:?}")),
         text if text.contains("://") => (true, "ApprovedAnnotation", format!("approved in {text}")),
-        text => (false, "InvalidAnnotation", format!("protected groups must have approval annotation \"{APPROVED}\" with either a URL or a reason starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111 (was {text:?})")),
+        text => (
+            false,
+            "InvalidAnnotation",
+            format!(
+                "protected groups must have approval annotation \"{APPROVED}\" with either a URL or a reason starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111 (was {text:?})"
+            ),
+        ),
     };
     conditions::set(crd, CONFORMANT, status, reason, &message);
 }

@@ -7,16 +7,59 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
+use shared::cel::Budget;
 use shared::field::{Error, ErrorList, Path};
 
 use super::formats;
+use super::rules;
 use super::schema::{Additional, Limits, Schema};
 
 /// Errors of a whole object. `old` is what it replaces.
 pub fn object(schema: &Schema, value: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = Vec::new();
     Check { errors: &mut errors }.value(schema, value, old, "");
+    // Rules may count on values being of their types.
+    if errors.is_empty() {
+        rules_hold(schema, value, old, "", &Budget::new(rules::BUDGET), &mut errors);
+    }
     errors
+}
+
+/// Evaluates the rules of a schema and of everything below it.
+fn rules_hold(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, budget: &Budget, errors: &mut ErrorList) {
+    if old == Some(value) && !path.is_empty() || value.is_null() {
+        return;
+    }
+    rules::check(&schema.rules, kind_of(value), value, old, path, budget, errors);
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                if let Some(schema) = schema.field(name) {
+                    rules_hold(schema, value, old.and_then(|o| o.get(name)), &below(path, name), budget, errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(of) = &schema.items else { return };
+            let before: &[Value] = old.and_then(Value::as_array).map_or(&[], |list| list);
+            for (index, item) in items.iter().enumerate() {
+                rules_hold(of, item, counterpart(schema, item, before), &format!("{path}[{index}]"), budget, errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The item of a list before that an item replaces, where items have an identity.
+fn counterpart<'a>(schema: &Schema, item: &Value, before: &'a [Value]) -> Option<&'a Value> {
+    match schema.list_type.as_str() {
+        "map" => {
+            let identity = keys(schema, item);
+            before.iter().find(|o| keys(schema, o) == identity)
+        }
+        "set" => before.iter().find(|o| *o == item),
+        _ => None,
+    }
 }
 
 struct Check<'a> {
@@ -31,7 +74,7 @@ fn holds(schema: &Schema, value: &Value, path: &str) -> bool {
 }
 
 fn at(path: &str) -> Path {
-    Path::new(if path.is_empty() { "<nil>" } else { path })
+    Path::new(path)
 }
 
 fn below(path: &str, name: &str) -> String {
@@ -56,7 +99,7 @@ impl Check<'_> {
     }
 
     fn composite(&mut self, path: &str, detail: &str) {
-        self.errors.push(Error::invalid(&Path::new("<nil>"), "", &format!("{path:?} {detail}")));
+        self.errors.push(Error::invalid(&Path::new(""), "", &format!("{path:?} {detail}")));
     }
 
     fn value(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, path: &str) {
@@ -123,14 +166,10 @@ impl Check<'_> {
         let mut seen: Vec<Value> = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let path = format!("{path}[{index}]");
-            let (identity, previous) = match schema.list_type.as_str() {
-                "map" => {
-                    let identity = keys(schema, item);
-                    let previous = before.iter().find(|o| keys(schema, o) == identity);
-                    (Some(identity), previous)
-                }
-                "set" => (Some(item.clone()), before.iter().find(|o| *o == item)),
-                _ => (None, None),
+            let identity = match schema.list_type.as_str() {
+                "map" => Some(keys(schema, item)),
+                "set" => Some(item.clone()),
+                _ => None,
             };
             if let Some(identity) = identity {
                 if seen.contains(&identity) {
@@ -138,8 +177,8 @@ impl Check<'_> {
                 }
                 seen.push(identity);
             }
-            if let Some(schema) = &schema.items {
-                self.value(schema, item, previous, &path);
+            if let Some(of) = &schema.items {
+                self.value(of, item, counterpart(schema, item, before), &path);
             }
         }
     }

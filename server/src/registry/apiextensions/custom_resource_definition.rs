@@ -134,9 +134,7 @@ fn approval(object: &CustomResourceDefinition, errors: &mut ErrorList) {
     }
     let value = object.metadata.annotations.as_ref().and_then(|a| a.get(APPROVED)).map(String::as_str).unwrap_or_default();
     let path = Path::new("metadata").child("annotations").key(APPROVED);
-    let hint = format!(
-        "protected groups must have approval annotation \"{APPROVED}\", see https://github.com/kubernetes/enhancements/pull/1111"
-    );
+    let hint = format!("protected groups must have approval annotation \"{APPROVED}\", see https://github.com/kubernetes/enhancements/pull/1111");
     if value.is_empty() {
         errors.push(Error::required(&path, &hint));
     } else if !value.starts_with("unapproved") && !value.contains("://") {
@@ -166,7 +164,9 @@ fn spec_errors(object: &CustomResourceDefinition, errors: &mut ErrorList) {
 }
 
 fn names(names: &CustomResourceDefinitionNames, path: &Path, errors: &mut ErrorList) {
-    for (field, value) in [("plural", Some(&names.plural)), ("singular", names.singular.as_ref()), ("kind", Some(&names.kind)), ("listKind", names.list_kind.as_ref())] {
+    for (field, value) in
+        [("plural", Some(&names.plural)), ("singular", names.singular.as_ref()), ("kind", Some(&names.kind)), ("listKind", names.list_kind.as_ref())]
+    {
         match value.map(String::as_str).unwrap_or_default() {
             "" if field == "singular" => {}
             "" => errors.push(Error::required(&path.child(field), "")),

@@ -129,7 +129,7 @@ impl Definition {
 pub fn schemas(crd: &CustomResourceDefinition) -> Arc<BTreeMap<String, Schema>> {
     let of = |version: &CustomResourceDefinitionVersion| {
         let props = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-        let mut schema = props.map(Schema::new).unwrap_or_default();
+        let mut schema = props.map(Schema::of_objects).unwrap_or_default();
         schema.preserve_unknown |= props.is_none() || crd.spec.preserve_unknown_fields == Some(true);
         (version.name.clone(), schema)
     };

@@ -10,6 +10,7 @@ pub mod custom_resource_definition;
 pub mod definition;
 mod formats;
 pub mod row;
+mod rules;
 pub mod schema;
 mod shown;
 mod structural;

@@ -4,13 +4,14 @@
 //! Owns the compiled form and what it does to values. Complaints about values are `check`'s, complaints about schemas `structural`'s.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
-};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use regex::Regex;
 use serde_json::{Map, Value};
+
+use super::rules::{self, Rule};
 
 /// What properties that are not named may be.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +53,7 @@ pub struct Schema {
     /// Whether the object is owned and replaced as a whole.
     pub atomic_map: bool,
     /// Expressions that must hold.
-    pub rules: Vec<ValidationRule>,
+    pub rules: Vec<Arc<Rule>>,
     /// What a value must be beyond its type.
     pub limits: Limits,
 }
@@ -93,6 +94,11 @@ pub struct Limits {
 }
 
 impl Schema {
+    /// Compiles the schema of whole objects.
+    pub fn of_objects(props: &JSONSchemaProps) -> Self {
+        Schema { rules: rules::compile(props, true), ..Schema::new(props) }
+    }
+
     /// Compiles a schema. A pattern that is none matches nothing, which validation of the definition has refused.
     pub fn new(props: &JSONSchemaProps) -> Self {
         let all = |list: &Option<Vec<JSONSchemaProps>>| list.iter().flatten().map(Schema::new).collect();
@@ -117,7 +123,7 @@ impl Schema {
             list_type: props.x_kubernetes_list_type.clone().unwrap_or_default(),
             list_keys: props.x_kubernetes_list_map_keys.clone().unwrap_or_default(),
             atomic_map: props.x_kubernetes_map_type.as_deref() == Some("atomic"),
-            rules: props.x_kubernetes_validations.clone().unwrap_or_default(),
+            rules: rules::compile(props, props.x_kubernetes_embedded_resource == Some(true)),
             limits: Limits {
                 one_of_values: props.enum_.as_ref().map(|values| values.iter().map(|v| v.0.clone()).collect()),
                 format: props.format.clone().unwrap_or_default(),
@@ -297,10 +303,7 @@ mod tests {
             "a": "1", "z": 2, "list": [{"x": 1, "q": 2}], "free": {"k": {"l": 1}, "b": {"c": "1", "d": 2}}, "map": {"m": {"y": "1", "n": 1}}
         }});
         assert_eq!(schema.prune(&mut value, true), ["spec.free.b.d", "spec.list[0].q", "spec.map.m.n", "spec.z", "top"]);
-        assert_eq!(
-            value["spec"],
-            json!({"a": "1", "list": [{"x": 1}], "free": {"k": {"l": 1}, "b": {"c": "1"}}, "map": {"m": {"y": "1"}}})
-        );
+        assert_eq!(value["spec"], json!({"a": "1", "list": [{"x": 1}], "free": {"k": {"l": 1}, "b": {"c": "1"}}, "map": {"m": {"y": "1"}}}));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::field::{Error, ErrorList, Path};
 
 use super::check;
+use super::rules;
 use super::schema::Schema;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -43,6 +44,7 @@ fn walk(props: &JSONSchemaProps, path: &Path, place: Place, errors: &mut ErrorLi
     constraints(props, path, errors);
     if place != Place::Junctor {
         default(props, path, errors);
+        rules::validate(&rules::compile(props, place == Place::Root), path, errors);
     }
     let whole = place == Place::Root || props.x_kubernetes_embedded_resource == Some(true);
     let inside = |place: Place, normal: Place| if place == Place::Junctor { Place::Junctor } else { normal };
@@ -315,8 +317,10 @@ mod tests {
             with(json!({"type": "array", "items": {}})),
             ["s.properties[f].items.type: Required value: must not be empty for specified array items"]
         );
-        assert!(with(json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}))[0]
-            .ends_with("additionalProperties and properties are mutual exclusive"));
+        assert!(
+            with(json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}))[0]
+                .ends_with("additionalProperties and properties are mutual exclusive")
+        );
         assert!(with(json!({"type": "string", "default": 1}))[0].starts_with("s.properties[f].default: Invalid value: 1:"));
         assert!(with(json!({"type": "string", "pattern": "("}))[0].contains("must be a valid regular expression"));
         assert!(with(json!({"type": "object", "anyOf": [{"properties": {"a": {"type": "string", "default": "x"}}}]}))[0].contains("structural"));

@@ -313,7 +313,12 @@ fn interest(resource: &Resource, options: &WatchOptions) -> Interest {
         return Interest::Object(namespace.into(), name.into());
     }
     // What the cache holds of a kind that was defined at run time may show other values there.
-    let by_field = resource.fields.iter().enumerate().filter(|_| resource.custom.is_none()).find_map(|(i, path)| options.fields.required(path).map(|value| (i, value)));
+    let by_field = resource
+        .fields
+        .iter()
+        .enumerate()
+        .filter(|_| resource.custom.is_none())
+        .find_map(|(i, path)| options.fields.required(path).map(|value| (i, value)));
     if let Some((index, value)) = by_field {
         return Interest::Field(index, value.into());
     }

@@ -54,7 +54,9 @@ impl Store {
     pub(super) fn allocate(&self, resource: &Resource, key: &str, new: &mut Object, old: Option<&Object>, learnt: &Learnt) -> Result<(), ApiError> {
         let cache = &self.inner.cache;
         let taken = |claim: &Claim| learnt.taken.contains(claim) || cache.claim_owner(claim).is_some_and(|owner| owner != key);
-        resource.ops.allocate(new, old, &self.inner.config.ranges, &taken)
+        resource
+            .ops
+            .allocate(new, old, &self.inner.config.ranges, &taken)
             .map_err(|error| ApiError::invalid(resource.group_kind(), new.name(), &[error]))?;
         // What is still claimed although it is known to be taken was asked for by the client.
         match resource.ops.claims(new).into_iter().find(|claim| learnt.taken.contains(claim)) {

@@ -23,7 +23,7 @@ fn object(value: &Value) -> Object {
 
 fn current(object: Object) -> Current {
     let bytes = object.encode().unwrap();
-    Current { entry: Arc::new(Entry::parse(resource(), &bytes, 7).unwrap()), object }
+    Current { entry: Arc::new(Entry::parse(resource(), &bytes, 7).unwrap()), object, outdated: false }
 }
 
 fn apply_to(stored: Option<&Current>, manager: &str, config: &Value, force: bool) -> Result<Object, ApiError> {

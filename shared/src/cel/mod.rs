@@ -14,6 +14,7 @@
 //! assert_eq!(program.eval(&bindings, &Budget::per_call()).unwrap(), Value::Bool(true));
 //! ```
 
+pub mod admission;
 mod ast;
 mod check;
 mod declarations;

@@ -144,7 +144,7 @@ pub(super) fn attributes<'a>(
     operation: Operation,
     resource: &'static Resource,
     (namespace, name): (&'a str, &'a str),
-    options: &WriteOptions<'a>,
+    options: &'a WriteOptions<'a>,
     objects: (Option<&'a mut Object>, Option<&'a Object>),
     (extra, warnings): (&'a mut Extra, &'a mut Vec<String>),
 ) -> Attributes<'a> {
@@ -152,7 +152,23 @@ pub(super) fn attributes<'a>(
     let (object, old) = objects;
     let (user, dry_run, subresource) = (options.user, options.dry_run, options.subresource);
     let Extra { writes, held } = extra;
-    Attributes { operation, resource, subresource, namespace, name, user, dry_run, object, old, writes, held, warnings }
+    Attributes {
+        operation,
+        resource,
+        subresource,
+        namespace,
+        name,
+        user,
+        dry_run,
+        field_manager: &options.field_manager,
+        options: None,
+        object,
+        old,
+        writes,
+        held,
+        warnings,
+        reinvocation: Default::default(),
+    }
 }
 
 /// Encodes an object for storage: without its resourceVersion.

@@ -12,6 +12,7 @@ use shared::status::ApiError;
 
 use super::Tokens;
 use super::admission::Admission;
+use super::admission::dynamic::transport::Pool;
 use super::authn::{Authenticator, TokenIssuer};
 use super::authz::Authorizer;
 use super::chain::{self, Chain};
@@ -48,7 +49,9 @@ pub async fn build(parts: Parts, tasks: &Tasks) -> Result<Chain, ApiError> {
     let reader = Reader::new(Arc::new(Cached(cache.clone())));
     let authorizer = Arc::new(Authorizer::new());
     authorizer.follow(&cache, tasks).await?;
-    extensions::start(parts.store.clone(), Arc::new(conversion::converter), tasks).await?;
+    let (conversions, webhooks) = (reader.clone(), Pool::default());
+    let converters: extensions::Converters = Arc::new(move |crd| conversion::converter(crd, &conversions, &webhooks));
+    extensions::start(parts.store.clone(), converters, tasks).await?;
     let config = chain::Config {
         store: parts.store,
         authn: Arc::new(Authenticator::new(reader.clone(), parts.issuer.clone())),

@@ -7,7 +7,7 @@ mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod deny_service_external_ips;
-mod dynamic;
+pub(in crate::api) mod dynamic;
 mod limit_ranger;
 mod mutating_policy;
 mod mutating_webhook;

@@ -14,4 +14,4 @@ pub(super) mod params;
 pub(super) mod policy;
 pub(super) mod request;
 pub(super) mod review;
-pub(super) mod transport;
+pub(in crate::api) mod transport;

@@ -185,8 +185,8 @@ pub(in crate::api::admission) fn take_over(attributes: &mut Attributes<'_>, mut 
             changed["apiVersion"] = row.api_version().into();
             changed["kind"] = row.kind.into();
             let bytes = serde_json::to_vec(&changed).map_err(ApiError::internal)?;
-            *object = (row.ops.decode)(&bytes).map_err(ApiError::internal)?;
-            (row.ops.default)(object);
+            *object = row.ops.decode(&bytes).map_err(ApiError::internal)?;
+            row.ops.default(object);
         }
     }
     Ok(())

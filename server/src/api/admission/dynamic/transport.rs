@@ -32,7 +32,7 @@ const ANSWER: usize = 16 * 1024 * 1024;
 
 /// Where a webhook is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::api::admission) struct Address {
+pub(in crate::api) struct Address {
     /// The service, with its namespace; otherwise the host is dialled as it is.
     service: Option<(String, String)>,
     /// As TLS checks it.
@@ -47,7 +47,7 @@ impl Address {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(in crate::api::admission) fn of(config: &WebhookClientConfig) -> Result<Self, String> {
+    pub(in crate::api) fn of(config: &WebhookClientConfig) -> Result<Self, String> {
         let bundle = config.ca_bundle.as_ref().map(|b| b.0.clone()).unwrap_or_default();
         if let Some(service) = &config.service {
             let path = service.path.as_deref().unwrap_or_default();
@@ -67,7 +67,7 @@ impl Address {
     }
 
     /// As Go's client names it in errors.
-    pub(in crate::api::admission) fn url(&self, timeout: u64) -> String {
+    pub(in crate::api) fn url(&self, timeout: u64) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         // Services are named with their port, URLs only where one is written.
         let port = if self.service.is_some() || self.port != 443 { format!(":{}", self.port) } else { String::new() };
@@ -83,12 +83,12 @@ struct Peer {
 
 /// Connections by address. Clones share them.
 #[derive(Clone, Default)]
-pub(in crate::api::admission) struct Pool(Arc<Mutex<HashMap<Address, Peer>>>);
+pub(in crate::api) struct Pool(Arc<Mutex<HashMap<Address, Peer>>>);
 
 /// An answer, read to its end.
-pub(in crate::api::admission) struct Answer {
-    pub(in crate::api::admission) status: http::StatusCode,
-    pub(in crate::api::admission) body: Bytes,
+pub(in crate::api) struct Answer {
+    pub(in crate::api) status: http::StatusCode,
+    pub(in crate::api) body: Bytes,
 }
 
 impl Pool {
@@ -96,7 +96,7 @@ impl Pool {
     ///
     /// # Errors
     /// In Go's words, as far as they are known.
-    pub(in crate::api::admission) async fn post(&self, reader: &Reader, address: &Address, timeout: u64, body: Bytes) -> Result<Answer, String> {
+    pub(in crate::api) async fn post(&self, reader: &Reader, address: &Address, timeout: u64, body: Bytes) -> Result<Answer, String> {
         if let Some(sender) = self.idle(address) {
             // A connection that was idle may have been closed at the other end just now: then nothing was done, and a new one is tried.
             match self.exchange(address, sender, timeout, body.clone()).await {

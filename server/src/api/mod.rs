@@ -11,6 +11,8 @@ pub mod body;
 pub mod build;
 pub mod chain;
 pub mod client;
+mod component_statuses;
+mod deprecation;
 pub mod discovery;
 pub mod dispatch;
 pub mod health;
@@ -33,6 +35,8 @@ pub mod verbs;
 pub mod version;
 pub mod views;
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod age;
+pub mod cel;
 pub mod field;
 pub mod gojson;
 pub mod jsonpath;

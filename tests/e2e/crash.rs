@@ -13,12 +13,12 @@ pub const TESTS: &[Own] = &[
     ("crash::pods_outlive_containerd", pods_outlive_containerd),
 ];
 
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("a pid is not 0"), Signal::KILL).expect("the process runs");
 }
 
 /// Process id of a child of kserver, by its program's name.
-fn child(c: &Cluster, name: &str) -> Option<i32> {
+pub fn child(c: &Cluster, name: &str) -> Option<i32> {
     let parent = c.pid().to_string();
     std::fs::read_dir("/proc").expect("Linux").flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -28,7 +28,7 @@ fn child(c: &Cluster, name: &str) -> Option<i32> {
     })
 }
 
-fn wait_until_gone(pid: i32) {
+pub fn wait_until_gone(pid: i32) {
     eventually("the process is gone", || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }

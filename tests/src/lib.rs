@@ -2,6 +2,7 @@
 //!
 //! Owns everything it starts and removes it, also what an earlier, killed run left. Must not look inside kserver.
 
+pub mod client;
 pub mod cluster;
 pub mod machine;
 pub mod output;

@@ -39,6 +39,16 @@ impl Machine {
         machine
     }
 
+    /// What moves the thread that calls it onto this machine, for clients within the test's own process.
+    pub fn entrance(&self) -> impl FnOnce() + Send + 'static {
+        let path = format!("/run/netns/{}", self.name);
+        move || {
+            let namespace = std::fs::File::open(path).expect("the machine is there");
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(rustix::thread::LinkNameSpaceType::Network))
+                .expect("root may enter");
+        }
+    }
+
     /// Removes the machines of test processes that are gone.
     pub fn remove_stale() {
         let Ok(entries) = std::fs::read_dir("/run/netns") else { return };

@@ -15,6 +15,7 @@ use super::admission::Admission;
 use super::authn::{Authenticator, TokenIssuer};
 use super::authz::Authorizer;
 use super::chain::{self, Chain};
+use super::extensions::{self, conversion};
 use super::objects::{Objects, Reader};
 use crate::cache::{Cache, CacheError, Entry, Interest};
 use crate::registry::Resource;
@@ -47,6 +48,7 @@ pub async fn build(parts: Parts, tasks: &Tasks) -> Result<Chain, ApiError> {
     let reader = Reader::new(Arc::new(Cached(cache.clone())));
     let authorizer = Arc::new(Authorizer::new());
     authorizer.follow(&cache, tasks).await?;
+    extensions::start(parts.store.clone(), Arc::new(conversion::converter), tasks).await?;
     let config = chain::Config {
         store: parts.store,
         authn: Arc::new(Authenticator::new(reader.clone(), parts.issuer.clone())),

@@ -1,13 +1,14 @@
 //! Discovery: which groups, versions, resources and verbs there are; legacy (`/api`, `/apis`, `/apis/g/v`) and aggregated (v2)
 //! (`k8s.io/apiserver/pkg/endpoints/discovery`).
 //!
-//! Owns nothing: every document follows from the registry's rows and is built once.
+//! Owns nothing: every document follows from the registry's rows and is kept until those change.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::status::ApiError;
@@ -100,7 +101,22 @@ struct Documents {
     named: Document,
 }
 
-static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
+/// The documents of the kinds there are now, made anew when those have changed.
+fn documents() -> Arc<Documents> {
+    static MADE: Mutex<Option<(u64, Arc<Documents>)>> = Mutex::new(None);
+    let generation = RESOURCES.generation();
+    let mut made = MADE.lock();
+    match &*made {
+        Some((of, documents)) if *of == generation => documents.clone(),
+        _ => {
+            let documents = Arc::new(make());
+            *made = Some((generation, documents.clone()));
+            documents
+        }
+    }
+}
+
+fn make() -> Documents {
     let groups = groups();
     let mut legacy = BTreeMap::new();
     legacy.insert("/api".to_owned(), Document::new(&json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})));
@@ -120,11 +136,11 @@ static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
     }
     let (core, named): (Vec<&Group>, Vec<&Group>) = groups.iter().partition(|g| g.name.is_empty());
     Documents { legacy, core: Document::new(&aggregated(&core)), named: Document::new(&aggregated(&named)) }
-});
+}
 
 /// The paths that legacy discovery serves, for `/`.
-pub fn paths() -> impl Iterator<Item = &'static str> {
-    DOCUMENTS.legacy.keys().map(String::as_str)
+pub fn paths() -> Vec<String> {
+    documents().legacy.keys().cloned().collect()
 }
 
 /// Groups with their versions, in discovery's order, as `(group, version)`.
@@ -151,7 +167,7 @@ pub fn core_versions(headers: &HeaderMap, address: &str) -> Option<Response> {
 /// 406 when the client accepts no JSON.
 pub fn answer(path: &str, headers: &HeaderMap) -> Option<Result<Response, ApiError>> {
     let path = path.trim_end_matches('/');
-    let documents = &*DOCUMENTS;
+    let documents = documents();
     let legacy = documents.legacy.get(path)?;
     let aggregated = match path {
         "/api" => Some(&documents.core),
@@ -206,7 +222,7 @@ fn entry(r: &'static Resource) -> Entry {
 }
 
 fn groups() -> Vec<Group> {
-    let stored = RESOURCES.iter().map(entry);
+    let stored = RESOURCES.iter().chain(RESOURCES.custom()).map(entry);
     let virtuals = VIRTUAL.iter().map(|v| Entry {
         group: v.group,
         version: v.version,

@@ -7,7 +7,7 @@ use shared::status::{ApiError, GroupResource};
 
 use super::chain::Call;
 use super::route::Route;
-use super::{Body, Response, deprecation, discovery, health, openapi, respond, reviews, subresources, verbs, version, views};
+use super::{Body, Response, deprecation, discovery, extensions, health, openapi, respond, reviews, subresources, verbs, version, views};
 use crate::registry::RESOURCES;
 use crate::registry::store::from_json;
 
@@ -17,8 +17,19 @@ use crate::registry::store::from_json;
 /// Whatever the handler says.
 pub async fn dispatch(call: &Call<'_>, route: Route, body: Body) -> Result<Response, ApiError> {
     let mut answer = match route {
-        Route::Stored(row, None) => verbs::handle(call, row, body).await,
-        Route::Stored(row, Some(sub)) => subresources::handle(call, row, sub, body).await,
+        Route::Stored(row, sub) => {
+            let definition = extensions::permit(call, row)?;
+            let answer = match sub {
+                None => verbs::handle(call, row, body).await,
+                Some(sub) => subresources::handle(call, row, sub, body).await,
+            };
+            answer.map(|mut response| {
+                if let Some(text) = definition.as_ref().and_then(|d| d.deprecation.as_ref()) {
+                    respond::add_warnings(response.headers_mut(), std::slice::from_ref(text));
+                }
+                response
+            })
+        }
         Route::Virtual(row) => reviews::handle(call, row, body).await,
         Route::View(view) => views::handle(call, view, body).await,
         Route::Path => path(call).await,
@@ -70,7 +81,7 @@ fn server_address(call: &Call<'_>) -> Option<String> {
     Some(if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
 }
 
-fn root_paths() -> Vec<&'static str> {
+fn root_paths() -> Vec<String> {
     const FIXED: [&str; 10] = [
         "/.well-known/openid-configuration",
         "/healthz",
@@ -83,7 +94,8 @@ fn root_paths() -> Vec<&'static str> {
         "/version",
         "/",
     ];
-    let mut paths: Vec<&str> = discovery::paths().chain(FIXED).filter(|p| *p != "/").collect();
+    let mut paths = discovery::paths();
+    paths.extend(FIXED.into_iter().filter(|p| *p != "/").map(str::to_owned));
     paths.sort_unstable();
     paths
 }

@@ -120,7 +120,7 @@ impl Writer {
     /// 500 for an object that cannot be shown in the shape.
     pub fn list<'a>(&self, head: &ListHead, entries: impl IntoIterator<Item = &'a Entry>) -> Result<Body, ApiError> {
         let mut start = match self.shape {
-            Shape::Object => format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",", self.resource.kind, self.resource.api_version()),
+            Shape::Object => format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", self.resource.list_kind(), self.resource.api_version()),
             Shape::Table(_) => "{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",".to_owned(),
             Shape::Metadata => "{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",".to_owned(),
         };
@@ -207,7 +207,7 @@ impl Writer {
 
     fn columns(&self, out: &mut String) {
         out.push_str("\"columnDefinitions\":[");
-        for (at, column) in self.resource.columns.iter().enumerate() {
+        for (at, column) in self.resource.printed_columns().iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };
             let _ = write!(
                 out,
@@ -223,8 +223,8 @@ impl Writer {
     }
 
     fn row(&self, chunks: &mut Chunks, entry: &Entry, include: Include) -> Result<(), ApiError> {
-        let object = (self.resource.ops.decode)(&entry.bytes).map_err(ApiError::internal)?;
-        let cells = (self.resource.ops.cells)(&object, &self.context);
+        let object = self.resource.ops.decode(&entry.bytes).map_err(ApiError::internal)?;
+        let cells = self.resource.ops.cells(&object, &self.context);
         chunks.copy(b"{\"cells\":");
         chunks.copy(&serde_json::to_vec(&cells).map_err(ApiError::internal)?);
         match include {

@@ -15,6 +15,7 @@ mod component_statuses;
 mod deprecation;
 pub mod discovery;
 pub mod dispatch;
+pub mod extensions;
 pub mod health;
 pub mod impersonation;
 pub mod inflight;

@@ -21,6 +21,10 @@ impl User {
         let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
         User { name: name.to_owned(), groups, ..User::default() }
     }
+    /// The server itself.
+    pub fn apiserver() -> Self {
+        User::new("system:apiserver", &["system:masters"])
+    }
     /// `system:anonymous`, for the health endpoints.
     pub fn anonymous() -> Self {
         User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()], ..User::default() }

@@ -73,6 +73,7 @@ impl Head {
             fields: self.fields.clone(),
             bytes: self.splice(stored, revision),
             version_at: self.splice + VERSION_KEY.len(),
+            shown: Default::default(),
         }
     }
 
@@ -117,6 +118,7 @@ impl Entry {
             fields: self.fields.clone(),
             bytes: bytes.freeze(),
             version_at: self.version_at,
+            shown: Default::default(),
         }
     }
 

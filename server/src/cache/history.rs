@@ -148,7 +148,7 @@ impl Budget {
         if self.used.fetch_add(weight, Ordering::Relaxed) + weight <= BYTES {
             return;
         }
-        if let Some(largest) = inner.by_index.iter().max_by_key(|t| t.history_weight()) {
+        if let Some(largest) = inner.all_tables().into_iter().max_by_key(|t| t.history_weight()) {
             let target = largest.history_weight().saturating_sub(BYTES / 8);
             let freed = largest.forget(|ring| ring.weight() <= target);
             self.used.fetch_sub(freed.min(self.used.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -157,7 +157,7 @@ impl Budget {
 
     /// Starts counting again after all rings were replaced.
     pub(super) fn recount(&self, inner: &Inner) {
-        self.used.store(inner.tables.values().map(|t| t.history_weight()).sum(), Ordering::Relaxed);
+        self.used.store(inner.all_tables().iter().map(|t| t.history_weight()).sum(), Ordering::Relaxed);
     }
 }
 
@@ -167,7 +167,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        for table in inner.tables.values() {
+        for table in inner.all_tables() {
             table.forget(|ring| !ring.too_old(now) && ring.len() <= EVENTS);
         }
         inner.history.recount(&inner);
@@ -188,6 +188,7 @@ mod tests {
             fields: Box::default(),
             bytes: bytes::Bytes::new(),
             version_at: 0,
+            shown: Default::default(),
         };
         Arc::new(Event::new(Arc::new(entry), None, false))
     }

@@ -43,6 +43,23 @@ pub struct Entry {
     pub bytes: Bytes,
     /// Where in them the resourceVersion's digits begin.
     pub version_at: usize,
+    /// See [`Entry::remember`].
+    shown: Shown,
+}
+
+/// An entry as a definition shows it, with the definition's id; `None` when it shows it as it is.
+#[derive(Debug, Default)]
+struct Shown(Mutex<Option<Box<(u64, Option<Arc<Entry>>)>>>);
+
+impl Entry {
+    /// Keeps how a definition shows the object, so that only its first reader has to work it out. For kinds that were defined at run time.
+    pub fn remember(&self, definition: u64, shown: Option<Arc<Entry>>) {
+        *self.shown.0.lock() = Some(Box::new((definition, shown)));
+    }
+    /// What was kept for a definition; the inner `None` is the entry itself.
+    pub fn recall(&self, definition: u64) -> Option<Option<Arc<Entry>>> {
+        self.shown.0.lock().as_ref().filter(|known| known.0 == definition).map(|known| known.1.clone())
+    }
 }
 
 impl shared::selector::Labels for Entry {
@@ -111,6 +128,13 @@ pub enum CacheError {
     Undecodable(#[from] Undecodable),
 }
 
+impl Inner {
+    /// All tables.
+    fn all_tables(&self) -> Vec<Arc<Table>> {
+        self.tables.values().cloned().chain(self.custom.read().values().cloned()).collect()
+    }
+}
+
 /// All objects. Clones share them.
 #[derive(Clone)]
 pub struct Cache {
@@ -123,6 +147,8 @@ pub(super) struct Inner {
     tables: HashMap<&'static str, Arc<Table>>,
     /// The table of each [`Resource::index`].
     by_index: Vec<Arc<Table>>,
+    /// Tables of kinds that were defined at run time, by etcd prefix.
+    custom: RwLock<HashMap<String, Arc<Table>>>,
     /// Everything up to this revision is in the tables; 0 before the first load.
     revision: watch::Sender<i64>,
     /// The same without the channel's lock, for the hot paths.
@@ -136,6 +162,8 @@ pub(super) struct Inner {
     history: history::Budget,
 }
 
+/// How long a new table waits for the watch to reach what was read.
+const WAIT: Duration = Duration::from_secs(3);
 /// How long a reader waits before the pump is asked to make etcd's revision visible.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -153,6 +181,7 @@ impl Cache {
             storage,
             tables,
             by_index,
+            custom: RwLock::default(),
             revision: watch::Sender::new(0),
             latest: AtomicI64::new(0),
             claims: RwLock::default(),
@@ -165,8 +194,47 @@ impl Cache {
         Cache { inner }
     }
 
-    fn table(&self, resource: &Resource) -> &Arc<Table> {
-        &self.inner.by_index[resource.index]
+    fn table(&self, resource: &'static Resource) -> Arc<Table> {
+        if let Some(table) = self.inner.by_index.get(resource.index) {
+            return table.clone();
+        }
+        // A kind that has just gone looks like one of which nothing is known any more.
+        self.inner.custom.read().get(&resource.prefix).cloned().unwrap_or_else(|| Arc::new(Table::new(resource)))
+    }
+
+    /// Begins to hold a kind that was defined at run time. Its objects are there when this returns.
+    ///
+    /// # Errors
+    /// Etcd cannot be read; nothing is held then.
+    pub async fn add(&self, resource: &'static Resource) -> Result<(), StorageError> {
+        let table = {
+            let mut custom = self.inner.custom.write();
+            if custom.contains_key(&resource.prefix) {
+                return Ok(());
+            }
+            let table = Arc::new(Table::loading(resource));
+            custom.insert(resource.prefix.clone(), table.clone());
+            table
+        };
+        // From here on the table collects what happens; what was before is read now.
+        match pump::load_table(&self.inner, &table).await {
+            Ok(revision) => {
+                // Whoever reads the table next must not be told of an older state than it is in.
+                let _ = self.wait_for(revision, WAIT).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.remove(resource);
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops holding a kind that was defined at run time; its watchers end.
+    pub fn remove(&self, resource: &Resource) {
+        if let Some(table) = self.inner.custom.write().remove(&resource.prefix) {
+            table.close();
+        }
     }
 
     /// Everything up to this revision is in the cache; 0 before the first load.
@@ -219,7 +287,7 @@ impl Cache {
     ///
     /// # Errors
     /// It is there but cannot be read.
-    pub fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Undecodable> {
+    pub fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Undecodable> {
         self.table(resource).get(namespace, name)
     }
 
@@ -227,7 +295,7 @@ impl Cache {
     ///
     /// # Errors
     /// An object in the range cannot be read.
-    pub fn snapshot(&self, resource: &Resource, namespace: &str, from: &str, at: Option<i64>) -> Result<Snapshot, Undecodable> {
+    pub fn snapshot(&self, resource: &'static Resource, namespace: &str, from: &str, at: Option<i64>) -> Result<Snapshot, Undecodable> {
         self.table(resource).snapshot(namespace, from, at, || self.revision())
     }
 
@@ -235,12 +303,12 @@ impl Cache {
     ///
     /// # Errors
     /// An object in the range cannot be read.
-    pub fn list(&self, resource: &Resource, namespace: &str) -> Result<Vec<Arc<Entry>>, Undecodable> {
+    pub fn list(&self, resource: &'static Resource, namespace: &str) -> Result<Vec<Arc<Entry>>, Undecodable> {
         Ok(self.snapshot(resource, namespace, "", None)?.objects)
     }
 
     /// How many objects of a kind there are.
-    pub fn count(&self, resource: &Resource) -> usize {
+    pub fn count(&self, resource: &'static Resource) -> usize {
         self.table(resource).len()
     }
 
@@ -249,8 +317,8 @@ impl Cache {
     ///
     /// # Errors
     /// [`Gone`] when the history does not reach back that far.
-    pub fn watch(&self, resource: &Resource, interest: Interest, after: i64) -> Result<Watcher, Gone> {
-        Watcher::new(self.inner.clone(), self.table(resource).clone(), interest, after)
+    pub fn watch(&self, resource: &'static Resource, interest: Interest, after: i64) -> Result<Watcher, Gone> {
+        Watcher::new(self.inner.clone(), self.table(resource), interest, after)
     }
 
     /// Whether a claim is taken, as far as the cache knows, and by the owner of which key.

@@ -14,7 +14,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::history::Ring;
-use super::table::{Applied, Table};
+use super::table::{Applied, Objects, Table};
 use super::{Entry, Inner, Undecodable};
 use crate::storage::{Change, Expect, Kv, OWN_PREFIX, Opened, PREFIX, StorageError, Watch, WatchError, Write, prefix_end};
 
@@ -76,7 +76,7 @@ async fn load(inner: &Inner) -> Result<i64, StorageError> {
     let end = prefix_end(PREFIX);
     let mut from = PREFIX.as_bytes().to_vec();
     let mut revision = 0;
-    let mut contents: HashMap<&'static str, (BTreeMap<Box<str>, Arc<Entry>>, BTreeMap<Box<str>, Undecodable>)> = HashMap::new();
+    let mut contents: HashMap<&'static str, Contents> = HashMap::new();
     let mut claims = HashMap::new();
     loop {
         let page = inner.storage.range(&from, &end, revision, PAGE).await?;
@@ -90,10 +90,7 @@ async fn load(inner: &Inner) -> Result<i64, StorageError> {
                 claims.insert(format!("{CLAIMS}{claim}"), owner(&kv.value));
             } else if let Some((table, tail)) = inner.find(&kv.key) {
                 let (objects, bad) = contents.entry(table.resource.prefix.as_str()).or_default();
-                match parse(table, &kv) {
-                    Ok(entry) => drop(objects.insert(tail.into(), Arc::new(entry))),
-                    Err(undecodable) => drop(bad.insert(tail.into(), undecodable)),
-                }
+                sort(&table, &kv, tail, objects, bad);
             }
         }
         if !page.more {
@@ -102,12 +99,46 @@ async fn load(inner: &Inner) -> Result<i64, StorageError> {
     }
     inner.pending.lock().clear();
     *inner.claims.write() = claims;
-    for (prefix, table) in &inner.tables {
-        let (objects, bad) = contents.remove(prefix).unwrap_or_default();
+    for table in inner.all_tables() {
+        let (objects, bad) = contents.remove(table.resource.prefix.as_str()).unwrap_or_default();
         table.replace(objects, bad, revision);
     }
     inner.history.recount(inner);
     inner.publish(revision);
+    Ok(revision)
+}
+
+/// Objects, and keys that cannot be read.
+type Contents = (Objects, BTreeMap<Box<str>, Undecodable>);
+
+fn sort(table: &Table, kv: &Kv, tail: &str, objects: &mut Objects, bad: &mut BTreeMap<Box<str>, Undecodable>) {
+    match parse(table, kv) {
+        Ok(entry) => drop(objects.insert(tail.into(), Arc::new(entry))),
+        Err(undecodable) => drop(bad.insert(tail.into(), undecodable)),
+    }
+}
+
+/// Reads the contents of a table that is held from now on. Returns the revision they were read at.
+pub(super) async fn load_table(inner: &Inner, table: &Table) -> Result<i64, StorageError> {
+    let prefix = table.resource.prefix.as_str();
+    let (mut from, end) = (prefix.as_bytes().to_vec(), prefix_end(prefix));
+    let (mut objects, mut bad) = Contents::default();
+    let mut revision = 0;
+    loop {
+        let page = inner.storage.range(&from, &end, revision, PAGE).await?;
+        if revision == 0 {
+            revision = page.revision;
+        }
+        let Some(last) = page.kvs.last() else { break };
+        from = [last.key.as_bytes(), b"\0"].concat();
+        for kv in &page.kvs {
+            sort(table, kv, kv.key.strip_prefix(prefix).unwrap_or_default(), &mut objects, &mut bad);
+        }
+        if !page.more {
+            break;
+        }
+    }
+    table.loaded(objects, bad, revision);
     Ok(revision)
 }
 
@@ -251,12 +282,13 @@ fn apply_ready<'a>(inner: &Inner, changes: impl Iterator<Item = Change<'a>>, wat
 
 impl Inner {
     /// The table that a key belongs to, and what follows its prefix.
-    fn find<'k>(&self, key: &'k str) -> Option<(&Arc<Table>, &'k str)> {
+    fn find<'k>(&self, key: &'k str) -> Option<(Arc<Table>, &'k str)> {
         let below = key.strip_prefix(PREFIX)?;
         // A prefix is one segment (`pods/`) or two (`services/specs/`).
         let first = PREFIX.len() + below.find('/')? + 1;
         let second = key[first..].find('/').map(|i| first + i + 1);
-        [Some(first), second].into_iter().flatten().find_map(|cut| self.tables.get(&key[..cut]).map(|t| (t, &key[cut..])))
+        let known = [Some(first), second].into_iter().flatten().find_map(|cut| self.tables.get(&key[..cut]).map(|t| (t.clone(), &key[cut..])));
+        known.or_else(|| second.and_then(|cut| self.custom.read().get(&key[..cut]).map(|t| (t.clone(), &key[cut..]))))
     }
 
     /// Everything up to a revision is in the tables.
@@ -278,7 +310,7 @@ impl Inner {
                 continue;
             }
             let Some((table, tail)) = self.find(change.key) else { continue };
-            let applied = self.applied(table, &change);
+            let applied = self.applied(&table, &change);
             let weight = table.apply(tail, applied, woken);
             self.history.add(self, weight);
         }

@@ -67,21 +67,49 @@ pub(super) struct Table {
 
 struct State {
     /// By what follows the prefix in the key, so that the order is etcd's.
-    objects: BTreeMap<Box<str>, Arc<Entry>>,
+    objects: Objects,
     /// Keys that cannot be read.
     undecodable: BTreeMap<Box<str>, Undecodable>,
     /// Every event after `floor` is in here.
     all: Arc<Ring>,
     floor: i64,
+    /// The contents were read at this revision: changes up to it are in them.
+    read_at: i64,
     /// The same events again, sorted by who wants them; a ring lives as long as it has watchers.
     narrow: HashMap<Interest, Arc<Ring>>,
+    /// What has happened while the table's first contents are still being read; `None` once they are there.
+    early: Option<Vec<(Box<str>, Applied)>>,
 }
 
 impl Table {
     pub(super) fn new(resource: &'static Resource) -> Self {
-        let state =
-            State { objects: BTreeMap::new(), undecodable: BTreeMap::new(), all: Arc::new(Ring::new()), floor: i64::MAX, narrow: HashMap::new() };
-        Table { resource, state: RwLock::new(state) }
+        Table { resource, state: RwLock::new(State::new(BTreeMap::new(), BTreeMap::new(), i64::MAX)) }
+    }
+
+    /// A table whose contents are still to be read, by [`Self::loaded`].
+    pub(super) fn loading(resource: &'static Resource) -> Self {
+        let table = Table::new(resource);
+        table.state.write().early = Some(Vec::new());
+        table
+    }
+
+    /// Ends a table's loading: its contents at a revision, and what has happened since. Nothing if they came another way meanwhile.
+    pub(super) fn loaded(&self, objects: Objects, undecodable: BTreeMap<Box<str>, Undecodable>, revision: i64) {
+        let mut woken = Vec::new();
+        {
+            let mut state = self.state.write();
+            let Some(early) = state.early.take() else { return };
+            *state = State::new(objects, undecodable, revision);
+            for (tail, change) in early {
+                state.apply(&tail, change, &mut woken);
+            }
+        }
+        woken.iter().for_each(|ring| ring.wake());
+    }
+
+    /// Ends all watchers.
+    pub(super) fn close(&self) {
+        self.state.read().close();
     }
 
     fn tail(&self, namespace: &str, name: &str) -> String {
@@ -150,50 +178,20 @@ impl Table {
     }
 
     /// Replaces everything, as it is at a revision. Watchers end: what happened in between is not known.
-    pub(super) fn replace(&self, objects: BTreeMap<Box<str>, Arc<Entry>>, undecodable: BTreeMap<Box<str>, Undecodable>, revision: i64) {
+    pub(super) fn replace(&self, objects: Objects, undecodable: BTreeMap<Box<str>, Undecodable>, revision: i64) {
         let mut state = self.state.write();
-        for ring in state.narrow.values().chain([&state.all]) {
-            ring.close();
-        }
-        *state = State { objects, undecodable, all: Arc::new(Ring::new()), floor: revision, narrow: HashMap::new() };
+        state.close();
+        *state = State::new(objects, undecodable, revision);
     }
 
     /// Applies one change; `woken` collects the rings that got an event.
     pub(super) fn apply(&self, tail: &str, change: Applied, woken: &mut Vec<Arc<Ring>>) -> usize {
         let mut state = self.state.write();
-        let event = match change {
-            Applied::Put(entry) => {
-                state.undecodable.remove(tail);
-                let previous = state.objects.insert(tail.into(), entry.clone());
-                Event::new(entry, previous, false)
-            }
-            Applied::Deleted(revision) => {
-                state.undecodable.remove(tail);
-                let Some(previous) = state.objects.remove(tail) else { return 0 };
-                Event::new(Arc::new(previous.at(revision)), Some(previous), true)
-            }
-            Applied::Undecodable(bad, revision) => {
-                // Nobody may take the object for deleted, nor miss that it changed: watchers end, and listing fails until it is mended.
-                state.objects.remove(tail);
-                state.undecodable.insert(tail.into(), bad);
-                for ring in state.narrow.values().chain([&state.all]) {
-                    ring.close();
-                }
-                state.all = Arc::new(Ring::new());
-                state.narrow.clear();
-                state.floor = revision;
-                return 0;
-            }
-        };
-        let event = Arc::new(event);
-        let weight = event.entry.weight();
-        for ring in state.wanting(&event) {
-            ring.push(event.clone(), weight);
-            if !woken.iter().any(|w| Arc::ptr_eq(w, &ring)) {
-                woken.push(ring);
-            }
+        if let Some(early) = &mut state.early {
+            early.push((tail.into(), change));
+            return 0;
         }
-        weight
+        state.apply(tail, change, woken)
     }
 
     /// A place in the ring for an interest, which is made from the whole history for its first watcher; `None` when the history does not
@@ -256,7 +254,59 @@ impl Table {
     }
 }
 
+/// Objects by what follows their kind's prefix in their keys.
+pub(super) type Objects = BTreeMap<Box<str>, Arc<Entry>>;
+
 impl State {
+    fn new(objects: Objects, undecodable: BTreeMap<Box<str>, Undecodable>, floor: i64) -> Self {
+        let read_at = if floor == i64::MAX { 0 } else { floor };
+        State { objects, undecodable, all: Arc::new(Ring::new()), floor, read_at, narrow: HashMap::new(), early: None }
+    }
+
+    fn close(&self) {
+        for ring in self.narrow.values().chain([&self.all]) {
+            ring.close();
+        }
+    }
+
+    fn apply(&mut self, tail: &str, change: Applied, woken: &mut Vec<Arc<Ring>>) -> usize {
+        // A table that was read on its own may be ahead of the watch.
+        if change.revision() <= self.read_at {
+            return 0;
+        }
+        let event = match change {
+            Applied::Put(entry) => {
+                self.undecodable.remove(tail);
+                let previous = self.objects.insert(tail.into(), entry.clone());
+                Event::new(entry, previous, false)
+            }
+            Applied::Deleted(revision) => {
+                self.undecodable.remove(tail);
+                let Some(previous) = self.objects.remove(tail) else { return 0 };
+                Event::new(Arc::new(previous.at(revision)), Some(previous), true)
+            }
+            Applied::Undecodable(bad, revision) => {
+                // Nobody may take the object for deleted, nor miss that it changed: watchers end, and listing fails until it is mended.
+                self.objects.remove(tail);
+                self.undecodable.insert(tail.into(), bad);
+                self.close();
+                self.all = Arc::new(Ring::new());
+                self.narrow.clear();
+                self.floor = revision;
+                return 0;
+            }
+        };
+        let event = Arc::new(event);
+        let weight = event.entry.weight();
+        for ring in self.wanting(&event) {
+            ring.push(event.clone(), weight);
+            if !woken.iter().any(|w| Arc::ptr_eq(w, &ring)) {
+                woken.push(ring);
+            }
+        }
+        weight
+    }
+
     /// The rings that want an event, the one for all first.
     fn wanting(&self, event: &Event) -> Vec<Arc<Ring>> {
         let mut rings = vec![self.all.clone()];
@@ -290,6 +340,15 @@ pub(super) enum Applied {
     Deleted(i64),
     /// Written at this revision with a value that cannot be read.
     Undecodable(Undecodable, i64),
+}
+
+impl Applied {
+    fn revision(&self) -> i64 {
+        match self {
+            Applied::Put(entry) => entry.revision,
+            Applied::Deleted(revision) | Applied::Undecodable(_, revision) => *revision,
+        }
+    }
 }
 
 /// What lies below a prefix, at or after `from`.

@@ -57,6 +57,7 @@ pub mod taint_eviction;
 #[cfg(test)]
 mod tests;
 pub mod ttl_after_finished;
+pub mod validatingadmissionpolicy_status;
 
 pub use error::Error;
 use queue::{Key, Queue};
@@ -114,6 +115,12 @@ pub const CONTROLLERS: &[Descriptor] = &[
     descriptor("statefulset-controller", "statefulset-controller", "statefulset-controller", statefulset::start),
     descriptor("taint-eviction-controller", "node-controller", "taint-eviction-controller", taint_eviction::start),
     descriptor("ttl-after-finished-controller", "ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::start),
+    descriptor(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        validatingadmissionpolicy_status::start,
+    ),
     descriptor(
         "volumeattributesclass-protection-controller",
         "volumeattributesclass-protection-controller",

@@ -3,7 +3,10 @@
 //! The store calls it inside its compare-and-retry loop, so it may run more than once for one request and must not have
 //! side effects of its own: what it wants written goes into [`Attributes::writes`], in the same transaction as the object.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
+use serde_json::Value;
 use shared::status::ApiError;
 
 use super::{Object, Resource};
@@ -39,6 +42,10 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// Whether nothing is to be stored.
     pub dry_run: bool,
+    /// Under whose name changed fields are owned.
+    pub field_manager: &'a str,
+    /// What a connection is asked for (`PodExecOptions`, …), in JSON.
+    pub options: Option<&'a Value>,
     /// The object to be stored.
     pub object: Option<&'a mut Object>,
     /// The object as it is stored now.
@@ -50,6 +57,24 @@ pub struct Attributes<'a> {
     pub held: &'a mut Vec<Box<dyn Held>>,
     /// Texts for `Warning:` headers.
     pub warnings: &'a mut Vec<String>,
+    /// What mutation by others than the server's own plugins has come to.
+    pub reinvocation: Reinvocation,
+}
+
+/// Whether plugins are to see the object again, because a webhook or policy changed it after they had
+/// (`k8s.io/apiserver/pkg/admission/reinvocation.go`).
+#[derive(Debug, Default)]
+pub struct Reinvocation {
+    /// This is the second time.
+    pub second: bool,
+    /// Something was changed, so there is to be a second time.
+    pub wanted: bool,
+    /// Who has been asked, and wants to be asked again.
+    pub asked: BTreeSet<String>,
+    /// Those among them after whom something was changed.
+    pub due: BTreeSet<String>,
+    /// The object as the last webhook, or policy, left it.
+    pub left: BTreeMap<&'static str, Value>,
 }
 
 /// Something that admission holds while a transaction is under way, such as the lock on a namespace's quota.

@@ -30,6 +30,7 @@
 
 pub mod admissionregistration;
 pub mod admit;
+pub mod apiextensions;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -43,6 +44,7 @@ pub mod flowcontrol;
 pub mod networking;
 pub mod node;
 pub mod object;
+mod ops;
 pub mod policy;
 pub mod print;
 pub mod quota;
@@ -59,15 +61,19 @@ pub mod testing;
 pub mod validation;
 pub mod workload;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use shared::field;
 use shared::status::GroupResource;
 
 pub use fields::FieldSource;
 pub use object::{ApiObject, Object};
+pub use ops::Ops;
 
 /// What can be done to a resource, as RBAC and discovery name it.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -270,83 +276,8 @@ pub const DNS1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist
 /// Upstream's message for a bad RFC 1123 label.
 pub const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
-/// A strategy with its type erased: what the generic verbs call.
-pub struct Ops {
-    /// Decodes JSON; the error names the field where serde can.
-    pub decode: fn(&[u8]) -> serde_json::Result<Object>,
-    /// Decodes JSON and notes unknown and duplicate fields, and where a wrong value was.
-    pub decode_with: fn(&[u8], &store::Findings) -> serde_json::Result<Object>,
-    /// [`Strategy::default`]
-    pub default: fn(&mut Object),
-    /// [`Strategy::prepare_for_create`]
-    pub prepare_for_create: fn(&mut Object),
-    /// [`Strategy::validate`]
-    pub validate: fn(&Object) -> field::ErrorList,
-    /// [`Strategy::prepare_for_update`]
-    pub prepare_for_update: fn(&mut Object, &Object),
-    /// [`Strategy::validate_update`]
-    pub validate_update: fn(&Object, &Object) -> field::ErrorList,
-    /// [`Strategy::prepare_for_status_update`]
-    pub prepare_for_status_update: fn(&mut Object, &Object),
-    /// [`Strategy::validate_status_update`]
-    pub validate_status_update: fn(&Object, &Object) -> field::ErrorList,
-    /// [`Strategy::spec_changed`]
-    pub spec_changed: fn(&Object, &Object) -> bool,
-    /// [`Strategy::claims`]
-    pub claims: fn(&Object) -> Vec<Claim>,
-    /// [`Strategy::allocate`]
-    pub allocate: fn(&mut Object, Option<&Object>, &Ranges, &dyn Fn(&Claim) -> bool) -> Result<(), field::Error>,
-    /// [`Strategy::grace_period`]
-    pub grace_period: fn(&Object, Option<i64>) -> Option<i64>,
-    /// [`Strategy::holds_deletion`]
-    pub holds_deletion: fn(&Object) -> bool,
-    /// [`Strategy::begin_deletion`]
-    pub begin_deletion: fn(&mut Object),
-    /// [`Strategy::warnings`]
-    pub warnings: fn(&Object) -> Vec<String>,
-    /// [`Strategy::validate_name`]
-    pub validate_name: fn(&str) -> Result<(), String>,
-    /// [`Strategy::cells`]
-    pub cells: fn(&Object, &PrintContext) -> Vec<Value>,
-    /// The type's OpenAPI schema: a reference, with its definitions left in the generator.
-    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
-}
-
-const RIGHT_TYPE: &str = "verbs hand a strategy only objects that its own decode made";
-
-fn typed<S: Strategy>(object: &Object) -> &S::Object {
-    object.downcast_ref().expect(RIGHT_TYPE)
-}
-
-fn typed_mut<S: Strategy>(object: &mut Object) -> &mut S::Object {
-    object.downcast_mut().expect(RIGHT_TYPE)
-}
-
-impl Ops {
-    const fn of<S: Strategy>() -> Self {
-        Ops {
-            decode: |bytes| store::from_json::<S::Object>(bytes, None).map(Object::new),
-            decode_with: |bytes, findings| store::from_json::<S::Object>(bytes, Some(findings)).map(Object::new),
-            default: |o| S::default(typed_mut::<S>(o)),
-            prepare_for_create: |o| S::prepare_for_create(typed_mut::<S>(o)),
-            validate: |o| S::validate(typed::<S>(o)),
-            prepare_for_update: |n, o| S::prepare_for_update(typed_mut::<S>(n), typed::<S>(o)),
-            validate_update: |n, o| S::validate_update(typed::<S>(n), typed::<S>(o)),
-            prepare_for_status_update: |n, o| S::prepare_for_status_update(typed_mut::<S>(n), typed::<S>(o)),
-            validate_status_update: |n, o| S::validate_status_update(typed::<S>(n), typed::<S>(o)),
-            spec_changed: |n, o| S::spec_changed(typed::<S>(n), typed::<S>(o)),
-            claims: |o| S::claims(typed::<S>(o)),
-            allocate: |n, o, ranges, taken| S::allocate(typed_mut::<S>(n), o.map(typed::<S>), ranges, taken),
-            grace_period: |o, requested| S::grace_period(typed::<S>(o), requested),
-            holds_deletion: |o| S::holds_deletion(typed::<S>(o)),
-            begin_deletion: |o| S::begin_deletion(typed_mut::<S>(o)),
-            warnings: |o| S::warnings(typed::<S>(o)),
-            validate_name: S::validate_name,
-            cells: |o, context| S::cells(typed::<S>(o), context),
-            schema: |generator| generator.subschema_for::<S::Object>(),
-        }
-    }
-}
+/// Makes a type's OpenAPI schema.
+pub type SchemaOf = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
 
 /// One kind: everything generic code needs to know of it.
 pub struct Resource {
@@ -385,8 +316,12 @@ pub struct Resource {
     /// See [`Strategy::COLUMNS`].
     pub columns: &'static [Column],
     /// The strategy.
-    pub ops: Ops,
-    /// Position in [`RESOURCES`]: a small dense index for per-kind tables.
+    pub ops: Box<dyn Ops>,
+    /// The type's OpenAPI schema: a reference, with its definitions left in the generator. A kind made at run time has its own.
+    pub schema: Option<SchemaOf>,
+    /// For a kind that was defined at run time, where its definition is.
+    pub custom: Option<Arc<apiextensions::Slot>>,
+    /// Position in [`RESOURCES`]: a small dense index for per-kind tables. Kinds that were defined at run time have none.
     pub index: usize,
 }
 
@@ -411,7 +346,9 @@ impl Resource {
             unconditional_update: S::UNCONDITIONAL_UPDATE,
             generation: S::GENERATION,
             columns: S::COLUMNS,
-            ops: Ops::of::<S>(),
+            ops: ops::erased::<S>(),
+            schema: Some(|generator| generator.subschema_for::<S::Object>()),
+            custom: None,
             index: 0,
         }
     }
@@ -435,16 +372,43 @@ impl Resource {
     pub fn namespace_prefix(&self, namespace: &str) -> String {
         if self.namespaced && !namespace.is_empty() { format!("{}{namespace}/", self.prefix) } else { self.prefix.clone() }
     }
+    /// The kind of a list, e.g. `PodList`.
+    pub fn list_kind(&self) -> String {
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |slot| slot.current().list_kind.clone())
+    }
+    /// What tables show; of a kind that was defined at run time, what its definition says now.
+    pub fn printed_columns(&self) -> Cow<'static, [Column]> {
+        match &self.custom {
+            None => Cow::Borrowed(self.columns),
+            Some(slot) => slot.current().columns.iter().map(|c| c.column).collect(),
+        }
+    }
     /// A subresource by name.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
 }
 
+/// A text that is kept for good; the same text is kept once. For names that definitions give at run time.
+pub fn intern(text: &str) -> &'static str {
+    static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock();
+    if let Some(kept) = known.get(text) {
+        return kept;
+    }
+    let kept: &'static str = Box::leak(text.into());
+    known.insert(kept);
+    kept
+}
+
 /// The rows, with their look-ups.
 pub struct Registry {
     rows: Vec<Resource>,
     by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
+    /// Rows of kinds that were defined at run time, by the definition's name: `plural.group`.
+    custom: RwLock<BTreeMap<String, Vec<&'static Resource>>>,
+    /// Counts the changes of `custom`.
+    generation: AtomicU64,
 }
 
 impl Registry {
@@ -455,23 +419,50 @@ impl Registry {
             let previous = by_path.insert((row.group, row.version, row.plural), index);
             assert!(previous.is_none(), "{} is registered twice", row.group_resource());
         }
-        Registry { rows, by_path }
+        Registry { rows, by_path, custom: RwLock::default(), generation: AtomicU64::new(0) }
     }
     /// The kind that a path names.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
-        self.by_path.get(&(group, version, plural)).map(|i| &self.rows[*i])
+    pub fn find(&'static self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        if let Some(index) = self.by_path.get(&(group, version, plural)) {
+            return self.rows.get(*index);
+        }
+        if group.is_empty() {
+            return None;
+        }
+        self.custom.read().get(&format!("{plural}.{group}"))?.iter().find(|r| r.version == version).copied()
     }
     /// The kind of an object.
-    pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
-        self.rows.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+    pub fn find_kind(&'static self, group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+        let named = |r: &Resource| r.group == group && r.version == version && r.kind == kind;
+        self.rows.iter().find(|r| named(r)).or_else(|| self.custom.read().values().flatten().find(|r| named(r)).copied())
     }
     /// The row of a Rust type.
     pub fn of<T: ApiObject>(&self) -> Option<&Resource> {
-        self.find_kind(T::GROUP, T::VERSION, T::KIND)
+        self.rows.iter().find(|r| (r.group, r.version, r.kind) == (T::GROUP, T::VERSION, T::KIND))
     }
-    /// All rows.
+    /// All rows but those of kinds that were defined at run time.
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
         self.rows.iter()
+    }
+    /// The rows of kinds that were defined at run time and are served now.
+    pub fn custom(&self) -> Vec<&'static Resource> {
+        self.custom.read().values().flatten().copied().collect()
+    }
+    /// Serves the versions of a kind that was defined at run time instead of those it had; none ends it. `name` is its definition's.
+    pub fn publish(&self, name: &str, rows: Vec<&'static Resource>) {
+        let mut custom = self.custom.write();
+        let before = if rows.is_empty() { custom.remove(name) } else { custom.insert(name.to_owned(), rows.clone()) };
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(custom);
+        for gone in before.into_iter().flatten().filter(|b| !rows.iter().any(|r| std::ptr::eq(*r, *b))) {
+            if let Some(slot) = &gone.custom {
+                slot.close();
+            }
+        }
+    }
+    /// Changes whenever kinds come, go or change: what was made from the rows is then to be made anew.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
     /// How many rows there are.
     pub fn len(&self) -> usize {
@@ -540,6 +531,7 @@ pub static RESOURCES: LazyLock<Registry> = LazyLock::new(|| {
         Resource::of::<resource::resource_claim::ResourceClaims>(),
         Resource::of::<resource::resource_claim_template::ResourceClaimTemplates>(),
         Resource::of::<resource::resource_slice::ResourceSlices>(),
+        Resource::of::<apiextensions::custom_resource_definition::CustomResourceDefinitions>(),
         Resource::of::<flowcontrol::flow_schema::FlowSchemas>(),
         Resource::of::<flowcontrol::priority_level::PriorityLevelConfigurations>(),
     ])

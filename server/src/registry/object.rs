@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::ser::SerializeMap;
 
 /// A kind that can be stored: any top-level k8s-openapi type with `ObjectMeta`.
 pub trait ApiObject:
@@ -72,6 +73,56 @@ impl<T: ApiObject> Erased for T {
     }
 }
 
+/// An object of a kind that was defined at run time: its metadata, and everything else as it came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Custom {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// All other fields, `apiVersion` and `kind` among them.
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Serialize for Custom {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const FIRST: [&str; 2] = ["apiVersion", "kind"];
+        let mut map = serializer.serialize_map(None)?;
+        for name in FIRST {
+            if let Some(value) = self.fields.get(name) {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.serialize_entry("metadata", &self.metadata)?;
+        for (name, value) in self.fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str())) {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl Erased for Custom {
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+    fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+    fn to_value(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+    fn clone_box(&self) -> Box<dyn Erased> {
+        Box::new(self.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
 /// A typed object whose type only its kind's strategy knows.
 #[derive(Debug)]
 pub struct Object(Box<dyn Erased>);
@@ -86,6 +137,18 @@ impl Object {
     /// Erases a typed object.
     pub fn new<T: ApiObject>(object: T) -> Self {
         Object(Box::new(object))
+    }
+    /// Erases an object of a kind that was defined at run time.
+    pub fn from_custom(object: Custom) -> Self {
+        Object(Box::new(object))
+    }
+    /// The object, if its kind was defined at run time.
+    pub fn custom(&self) -> Option<&Custom> {
+        self.0.as_any().downcast_ref()
+    }
+    /// The object, if its kind was defined at run time.
+    pub fn custom_mut(&mut self) -> Option<&mut Custom> {
+        self.0.as_any_mut().downcast_mut()
     }
     /// Its metadata.
     pub fn meta(&self) -> &ObjectMeta {

@@ -9,7 +9,7 @@ use super::{ALL_VERBS, Object, PrintContext, RESOURCES, Ranges, Resource};
 
 fn empty(resource: &Resource) -> Object {
     let json = json!({"apiVersion": resource.api_version(), "kind": resource.kind, "metadata": {"name": "x"}});
-    (resource.ops.decode)(json.to_string().as_bytes()).unwrap()
+    resource.ops.decode(json.to_string().as_bytes()).unwrap()
 }
 
 fn encoded(object: &Object) -> Value {
@@ -21,21 +21,21 @@ fn every_kind_survives_an_object_with_nothing_but_a_name() {
     let context = PrintContext { now: Timestamp::UNIX_EPOCH };
     for resource in RESOURCES.iter() {
         let mut object = empty(resource);
-        (resource.ops.default)(&mut object);
+        resource.ops.default(&mut object);
         let once = encoded(&object);
-        (resource.ops.default)(&mut object);
+        resource.ops.default(&mut object);
         assert_eq!(encoded(&object), once, "{} defaults the same twice", resource.kind);
-        (resource.ops.prepare_for_create)(&mut object);
+        resource.ops.prepare_for_create(&mut object);
         let old = object.clone();
-        let _ = (resource.ops.validate)(&object);
-        (resource.ops.prepare_for_update)(&mut object, &old);
-        let _ = (resource.ops.validate_update)(&object, &old);
-        (resource.ops.prepare_for_status_update)(&mut object, &old);
-        let _ = (resource.ops.validate_status_update)(&object, &old);
-        assert!(!(resource.ops.spec_changed)(&object, &old), "{} is unchanged", resource.kind);
-        let cells = (resource.ops.cells)(&object, &context);
+        let _ = resource.ops.validate(&object);
+        resource.ops.prepare_for_update(&mut object, &old);
+        let _ = resource.ops.validate_update(&object, &old);
+        resource.ops.prepare_for_status_update(&mut object, &old);
+        let _ = resource.ops.validate_status_update(&object, &old);
+        assert!(!resource.ops.spec_changed(&object, &old), "{} is unchanged", resource.kind);
+        let cells = resource.ops.cells(&object, &context);
         assert_eq!(cells.len(), resource.columns.len(), "{} has a cell for each column", resource.kind);
-        assert_eq!((resource.ops.grace_period)(&object, None), None, "{} is deleted at once", resource.kind);
+        assert_eq!(resource.ops.grace_period(&object, None), None, "{} is deleted at once", resource.kind);
     }
 }
 
@@ -43,12 +43,12 @@ fn every_kind_survives_an_object_with_nothing_but_a_name() {
 fn an_update_that_changes_nothing_is_valid_wherever_the_object_was() {
     for resource in RESOURCES.iter() {
         let mut object = empty(resource);
-        (resource.ops.default)(&mut object);
-        (resource.ops.prepare_for_create)(&mut object);
+        resource.ops.default(&mut object);
+        resource.ops.prepare_for_create(&mut object);
         let old = object.clone();
-        (resource.ops.prepare_for_update)(&mut object, &old);
-        let before: BTreeSet<_> = (resource.ops.validate)(&old).iter().map(ToString::to_string).collect();
-        let after: BTreeSet<_> = (resource.ops.validate_update)(&object, &old).iter().map(ToString::to_string).collect();
+        resource.ops.prepare_for_update(&mut object, &old);
+        let before: BTreeSet<_> = resource.ops.validate(&old).iter().map(ToString::to_string).collect();
+        let after: BTreeSet<_> = resource.ops.validate_update(&object, &old).iter().map(ToString::to_string).collect();
         assert!(after.is_subset(&before), "{}: {after:?} beyond {before:?}", resource.kind);
     }
 }
@@ -119,12 +119,12 @@ fn the_manifests_of_the_course_are_accepted_as_they_stand() {
             let json: Value = serde::Deserialize::deserialize(document).unwrap();
             let (group, version) = json["apiVersion"].as_str().map(|v| v.rsplit_once('/').unwrap_or(("", v))).unwrap();
             let resource = RESOURCES.find_kind(group, version, json["kind"].as_str().unwrap()).unwrap();
-            let mut object = (resource.ops.decode)(json.to_string().as_bytes()).unwrap();
-            (resource.ops.default)(&mut object);
-            (resource.ops.prepare_for_create)(&mut object);
+            let mut object = resource.ops.decode(json.to_string().as_bytes()).unwrap();
+            resource.ops.default(&mut object);
+            resource.ops.prepare_for_create(&mut object);
             let ranges = Ranges { service_network: [10, 96, 0, 0].into(), service_prefix: 12, node_ports: (30000, 32767) };
-            (resource.ops.allocate)(&mut object, None, &ranges, &|_| false).unwrap();
-            assert_eq!((resource.ops.validate)(&object), [], "{file}");
+            resource.ops.allocate(&mut object, None, &ranges, &|_| false).unwrap();
+            assert_eq!(resource.ops.validate(&object), [], "{file}");
         }
     }
 }

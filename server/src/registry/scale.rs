@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use shared::field::{ErrorList, Path};
 use shared::selector::Selector;
 
-use super::Object;
 use super::validation::not_negative;
+use super::{Object, Resource};
 
 /// The parts of an object that its scale shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +67,8 @@ pub fn set_replicas(object: &mut Object, replicas: i32) -> bool {
 }
 
 /// The `Scale` object: the parts, under the object's own name and version.
-pub fn to_scale(object: &Object) -> Option<Scale> {
-    let parts = of(object)?;
+pub fn to_scale(resource: &Resource, object: &Object) -> Option<Scale> {
+    let parts = resource.ops.scale(object)?;
     let meta = object.meta();
     Some(Scale {
         metadata: ObjectMeta {
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(of(&object), Some(Parts { replicas: 3, status_replicas: 2, selector: "app=a".into() }));
         assert!(set_replicas(&mut object, 5));
         assert_eq!(
-            serde_json::to_value(to_scale(&object).unwrap()).unwrap(),
+            serde_json::to_value(to_scale(super::super::RESOURCES.of::<Deployment>().unwrap(), &object).unwrap()).unwrap(),
             json!({
                 "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d", "namespace": "n", "resourceVersion": "7"},
                 "spec": {"replicas": 5}, "status": {"replicas": 2, "selector": "app=a"}

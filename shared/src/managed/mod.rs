@@ -3,6 +3,7 @@
 //! Owns the sets of fields that `metadata.managedFields` carries, what a write changes of them, and how an applied configuration is merged
 //! into an object. Which manager writes, and when, is its caller's business.
 
+mod atomics;
 mod compare;
 mod merge;
 mod path;
@@ -13,6 +14,7 @@ mod tests;
 mod updater;
 mod walk;
 
+pub use atomics::atomics;
 pub use compare::{Comparison, compare};
 pub use merge::{merge, remove};
 pub use path::{Atom, Path, PathElement};

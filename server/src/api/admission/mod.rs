@@ -7,7 +7,10 @@ mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod deny_service_external_ips;
+mod dynamic;
 mod limit_ranger;
+mod mutating_policy;
+mod mutating_webhook;
 mod namespace_lifecycle;
 pub mod node_restriction;
 mod owner_references;
@@ -18,6 +21,8 @@ mod resource_quota;
 mod service_account;
 mod storage_object_in_use;
 mod taint_nodes_by_condition;
+mod validating_policy;
+mod validating_webhook;
 mod volume_resize;
 
 use std::sync::Arc;
@@ -80,6 +85,10 @@ fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(rbac_escalation::RbacEscalation),
         Box::new(certificates::Certificates),
         Box::new(deny_service_external_ips::DenyServiceExternalIps),
+        Box::new(mutating_policy::MutatingAdmissionPolicyPlugin),
+        Box::new(mutating_webhook::MutatingAdmissionWebhook::default()),
+        Box::new(validating_policy::ValidatingAdmissionPolicyPlugin),
+        Box::new(validating_webhook::ValidatingAdmissionWebhook::default()),
         Box::new(resource_quota::QuotaPlugin::default()),
     ]
 }
@@ -105,9 +114,16 @@ impl Admission {
 #[async_trait]
 impl Admit for Admission {
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
-        for plugin in &self.plugins {
-            if plugin.handles(attributes) {
-                plugin.mutate(&self.context, attributes).await?;
+        // The second round is for what webhooks and policies have put in: the server's own plugins see it too, as do those that ask to.
+        for second in [false, true] {
+            if second && !attributes.reinvocation.wanted {
+                break;
+            }
+            attributes.reinvocation.second = second;
+            for plugin in &self.plugins {
+                if plugin.handles(attributes) {
+                    plugin.mutate(&self.context, attributes).await?;
+                }
             }
         }
         Ok(())

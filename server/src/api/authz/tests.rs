@@ -87,10 +87,7 @@ impl World {
         let (group, kind) = json["apiVersion"].as_str().unwrap().rsplit_once('/').map_or(("", ""), |(g, _)| (g, ""));
         let kind = if kind.is_empty() { json["kind"].as_str().unwrap() } else { kind };
         let resource = RESOURCES.iter().find(|r| r.group == group && r.kind == kind).unwrap();
-        let text = |field: &str| json["metadata"][field].as_str().unwrap_or_default().into();
-        let bytes = serde_json::to_vec(json).unwrap().into();
-        let entry =
-            Entry { namespace: text("namespace"), name: text("name"), revision: 1, labels: [].into(), fields: [].into(), bytes, version_at: 0 };
+        let entry = Entry::parse(resource, &serde_json::to_vec(json).unwrap(), 1).unwrap();
         self.0.observe(resource, &Event::new(Arc::new(entry), None, deleted));
         self
     }

@@ -10,13 +10,14 @@ mod schemas;
 mod v2;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::status::ApiError;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::request_info::RequestInfo;
 use super::reviews::VIRTUAL;
@@ -49,13 +50,14 @@ struct Documents {
 }
 
 static DOCUMENTS: OnceCell<Documents> = OnceCell::const_new();
-static VERSION_2: OnceCell<v2::Document> = OnceCell::const_new();
+/// Version 2, with the root document of what it was made from.
+static VERSION_2: Mutex<Option<(Bytes, Arc<v2::Document>)>> = Mutex::const_new(None);
 
 /// Answers a request below `/openapi`, or `None` when the path is another.
 pub async fn answer(info: &RequestInfo, headers: &HeaderMap) -> Option<Result<Response, ApiError>> {
     let rest = info.path.strip_prefix("/openapi/")?.trim_end_matches('/');
     if rest == "v2" {
-        return Some(VERSION_2.get_or_try_init(build_v2).await.and_then(|document| document.answer(headers)));
+        return Some(version_2().await.and_then(|document| document.answer(headers)));
     }
     let rest = rest.strip_prefix("v3")?;
     let documents = match DOCUMENTS.get_or_try_init(build).await {
@@ -106,12 +108,19 @@ async fn build() -> Result<Documents, ApiError> {
     tokio::task::spawn_blocking(build_all).await.map_err(ApiError::internal)?
 }
 
-/// Version 2, from the documents of version 3.
-async fn build_v2() -> Result<v2::Document, ApiError> {
+/// Version 2, made of the documents of version 3 and anew when those have changed.
+async fn version_2() -> Result<Arc<v2::Document>, ApiError> {
     let documents = DOCUMENTS.get_or_try_init(build).await?;
+    let mut made = VERSION_2.lock().await;
+    if let Some((_, document)) = made.as_ref().filter(|(of, _)| *of == documents.root) {
+        return Ok(document.clone());
+    }
     let compressed: Vec<Bytes> = documents.by_path.values().map(|(gzip, _)| gzip.clone()).collect();
     let read = |gzip: Bytes| serde_json::from_slice(&respond::gunzip(&gzip)?).map_err(ApiError::internal);
-    tokio::task::spawn_blocking(move || v2::Document::build(compressed.into_iter().map(read))).await.map_err(ApiError::internal)?
+    let document = tokio::task::spawn_blocking(move || v2::Document::build(compressed.into_iter().map(read))).await;
+    let document = Arc::new(document.map_err(ApiError::internal)??);
+    *made = Some((documents.root.clone(), document.clone()));
+    Ok(document)
 }
 
 fn build_all() -> Result<Documents, ApiError> {
@@ -130,7 +139,7 @@ fn build_all() -> Result<Documents, ApiError> {
 }
 
 fn kinds() -> Vec<Kind> {
-    let stored = RESOURCES.iter().map(|r| Kind {
+    let stored = RESOURCES.iter().filter_map(|r| r.schema.map(|schema| (r, schema))).map(|(r, schema)| Kind {
         group: r.group,
         version: r.version,
         kind: r.kind,
@@ -138,7 +147,7 @@ fn kinds() -> Vec<Kind> {
         namespaced: r.namespaced,
         verbs: r.verbs,
         subresources: r.subresources,
-        schema: r.ops.schema,
+        schema,
     });
     let virtuals = VIRTUAL.iter().map(|v| Kind {
         group: v.group,

@@ -8,7 +8,7 @@ use shared::status::{ApiError, GroupResource};
 use crate::api::chain::Call;
 use crate::api::negotiate;
 use crate::api::verbs::options;
-use crate::api::{Body, Response};
+use crate::api::{Body, Response, respond};
 use crate::registry::store::{Current, Decoded, Tracking};
 use crate::registry::{Object, Resource};
 
@@ -33,8 +33,10 @@ pub async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
         Ok(Decoded::from(object))
     };
     let server = call.server;
-    server.store.update(row, &call.info.namespace, &call.info.name, &writing.store, &change, &*server.admit).await?;
-    Ok(super::success())
+    let written = server.store.update(row, &call.info.namespace, &call.info.name, &writing.store, &change, &*server.admit).await?;
+    let mut response = super::success();
+    respond::add_warnings(response.headers_mut(), &written.warnings);
+    Ok(response)
 }
 
 fn validate(name: &str, binding: &Binding) -> Result<(), ApiError> {

@@ -8,14 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use shared::selector::Selector;
 use shared::status::{ApiError, GroupResource};
 
+use super::Part;
 use crate::api::chain::Call;
 use crate::api::negotiate;
 use crate::api::verbs::options;
-use crate::api::{Body, Response};
-use crate::registry::Resource;
-use crate::registry::admit::{Attributes, Operation};
+use crate::api::{Body, Response, respond};
+use crate::registry::admit::{AdmitAll, Operation};
 use crate::registry::core::pod::status::set_condition;
 use crate::registry::store::{Current, Decoded, DeleteOptions, WriteOptions};
+use crate::registry::{Object, Resource};
 
 /// More disrupted pods than this mean that the controller is not keeping up.
 const MAX_DISRUPTED: usize = 2000;
@@ -33,12 +34,11 @@ pub async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
     options::same_object(call.info, row, &mut eviction.metadata)?;
-    let given = eviction.delete_options.unwrap_or_default();
-    let mut deletion = options::validated(&given)?;
+    let mut deletion = options::validated(&eviction.delete_options.clone().unwrap_or_default())?;
     let dry = options::writing(call, "CreateOptions", false)?.store.dry_run;
     deletion.dry_run |= dry;
     let pod: Pod = super::typed(call, &call.info.namespace, name).await?;
-    admitted(call, row, deletion.dry_run).await?;
+    let warnings = admitted(call, row, eviction, deletion.dry_run).await?;
     if !ignores_budgets(&pod) {
         take_room(call, &pod, deletion.dry_run).await?;
     }
@@ -48,28 +48,18 @@ pub async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     // The announcement has changed the pod, so a resourceVersion that the client named was compared by it already.
     let unversioned = DeleteOptions { resource_version: deletion.resource_version.take().filter(|_| deletion.dry_run), ..deletion };
     let server = call.server;
-    server.store.delete(row, &call.info.namespace, name, &unversioned, call.user, &*server.admit).await?;
-    Ok(super::success())
+    // Admission has been asked about the eviction; as upstream, it is not asked about the deletion that follows.
+    server.store.delete(row, &call.info.namespace, name, &unversioned, call.user, &AdmitAll).await?;
+    let mut response = super::success();
+    respond::add_warnings(response.headers_mut(), &warnings);
+    Ok(response)
 }
 
-/// Asks admission before a budget or the pod is touched: a kubelet may only evict the pods of its own node.
-async fn admitted(call: &Call<'_>, row: &'static Resource, dry_run: bool) -> Result<(), ApiError> {
-    let (mut writes, mut held, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let mut attributes = Attributes {
-        operation: Operation::Create,
-        resource: row,
-        subresource: "eviction",
-        namespace: &call.info.namespace,
-        name: &call.info.name,
-        user: call.user,
-        dry_run,
-        object: None,
-        old: None,
-        writes: &mut writes,
-        held: &mut held,
-        warnings: &mut warnings,
-    };
-    call.server.admit.validate(&mut attributes).await
+/// Asks admission before a budget or the pod is touched: a kubelet may only evict the pods of its own node. Returns its warnings.
+async fn admitted(call: &Call<'_>, row: &'static Resource, eviction: Eviction, dry_run: bool) -> Result<Vec<String>, ApiError> {
+    let mut object = Object::new(eviction);
+    let write = Part { operation: Operation::Create, subresource: "eviction", dry_run, object: Some(&mut object), options: None };
+    super::admitted(call, row, write).await
 }
 
 /// Pods that hold nothing up any more, or do not yet.
@@ -125,7 +115,7 @@ async fn take_room(call: &Call<'_>, pod: &Pod, dry_run: bool) -> Result<(), ApiE
     };
     // Whoever may evict a pod need not be allowed to touch budgets: this is the server's own doing.
     let options = WriteOptions { dry_run, subresource: "status", ..WriteOptions::new(call.user) };
-    call.server.store.update(row, &call.info.namespace, &budget_name, &options, &change, &crate::registry::admit::AdmitAll).await?;
+    call.server.store.update(row, &call.info.namespace, &budget_name, &options, &change, &AdmitAll).await?;
     Ok(())
 }
 
@@ -200,7 +190,7 @@ async fn announce(call: &Call<'_>, row: &'static Resource) -> Result<(), ApiErro
         Ok(Decoded::from(object))
     };
     let options = WriteOptions { subresource: "status", ..WriteOptions::new(call.user) };
-    call.server.store.update(row, &call.info.namespace, &call.info.name, &options, &change, &crate::registry::admit::AdmitAll).await?;
+    call.server.store.update(row, &call.info.namespace, &call.info.name, &options, &change, &AdmitAll).await?;
     Ok(())
 }
 

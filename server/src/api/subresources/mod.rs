@@ -2,6 +2,7 @@
 //!
 //! Owns the list of them. Must never write but through the store.
 
+mod admitted;
 mod binding;
 mod connect;
 mod eviction;
@@ -14,6 +15,7 @@ use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status};
 use shared::status::{ApiError, GroupResource};
 
+use self::admitted::{Part, admitted};
 use super::chain::Call;
 use super::{Body, Response, respond, verbs};
 use crate::registry::store::from_json;
@@ -28,6 +30,9 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, sub: &'static Subre
     if sub.name != "proxy" && !sub.verbs.contains(&call.info.verb) {
         return Err(ApiError::method_not_supported(row.group_resource(), call.info.verb));
     }
+    if matches!(sub.name, "exec" | "attach" | "portforward" | "proxy") {
+        admitted::connection(call, row, sub.name).await?;
+    }
     match (row.plural, sub.name) {
         (_, "status") => verbs::handle_status(call, row, body).await,
         (_, "scale") => scale::handle(call, row, body).await,
@@ -36,7 +41,7 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, sub: &'static Subre
         ("pods", "ephemeralcontainers" | "resize") | ("namespaces", "finalize") | ("certificatesigningrequests", "approval") => {
             parts::handle(call, row, body).await
         }
-        ("serviceaccounts", "token") => token::create(call, body).await,
+        ("serviceaccounts", "token") => token::create(call, row, body).await,
         ("pods", "log") => connect::log(call).await,
         ("pods", "exec" | "attach") => connect::run(call).await,
         ("pods", "portforward") => connect::port_forward(call).await,

@@ -48,7 +48,7 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
             Source::Patch(patch) => patch.apply(row, Some(current), &info.name, &writing)?,
         };
         // What the part has been given is completed before it is checked.
-        (row.ops.default)(&mut wanted.object);
+        row.ops.default(&mut wanted.object);
         let mut object = current.object.clone();
         keep(&info.subresource, &mut object, &wanted.object)?;
         let version = wanted.object.meta_mut().resource_version.take();
@@ -130,7 +130,7 @@ mod tests {
     fn pod(image: &str, ephemeral: serde_json::Value) -> Object {
         let spec = json!({"containers": [{"name": "a", "image": image}], "ephemeralContainers": ephemeral});
         let mut object = Object::new::<Pod>(serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap());
-        (crate::registry::RESOURCES.of::<Pod>().unwrap().ops.default)(&mut object);
+        crate::registry::RESOURCES.of::<Pod>().unwrap().ops.default(&mut object);
         object
     }
 

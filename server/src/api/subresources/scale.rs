@@ -26,8 +26,8 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     if info.verb == "get" {
         let version = info.param("resourceVersion").unwrap_or_default();
         let entry = call.server.store.get(row, &info.namespace, &info.name, version).await?;
-        let object = (row.ops.decode)(&entry.bytes).map_err(ApiError::internal)?;
-        return encode(accepted, &scale_of(&object)?);
+        let object = row.ops.decode(&entry.bytes).map_err(ApiError::internal)?;
+        return encode(accepted, &scale_of(row, &object)?);
     }
     let source = Source::read(call, body).await?;
     let applied = match &source {
@@ -40,11 +40,11 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
         if let Some(configuration) = &applied {
             return store::apply(row, &writing.store, Some(current), configuration);
         }
-        let mut wanted = source.scale(&scale_of(&current.object)?)?;
+        let mut wanted = source.scale(&scale_of(row, &current.object)?)?;
         options::same_object(info, row, &mut wanted.metadata)?;
         let replicas = validate(&info.name, &wanted)?;
         let mut object = current.object.clone();
-        scale::set_replicas(&mut object, replicas);
+        row.ops.set_replicas(&mut object, replicas);
         // What a scale says of the object's version and identity are preconditions on the object.
         let meta = object.meta_mut();
         meta.resource_version = wanted.metadata.resource_version.filter(|v| !v.is_empty()).or(meta.resource_version.take());
@@ -53,8 +53,8 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
     };
     let server = call.server;
     let written = server.store.update(row, &info.namespace, &info.name, &writing.store, &change, &*server.admit).await?;
-    let object = (row.ops.decode)(&written.entry.bytes).map_err(ApiError::internal)?;
-    let mut response = encode(accepted, &scale_of(&object)?)?;
+    let object = row.ops.decode(&written.entry.bytes).map_err(ApiError::internal)?;
+    let mut response = encode(accepted, &scale_of(row, &object)?)?;
     respond::add_warnings(response.headers_mut(), &written.warnings);
     Ok(response)
 }
@@ -115,8 +115,8 @@ fn configuration(row: &Resource, info: &RequestInfo, bytes: &[u8]) -> Result<Vec
     serde_json::to_vec(&parent).map_err(ApiError::internal)
 }
 
-fn scale_of(object: &Object) -> Result<Scale, ApiError> {
-    scale::to_scale(object).ok_or_else(ApiError::unknown_path)
+fn scale_of(row: &Resource, object: &Object) -> Result<Scale, ApiError> {
+    scale::to_scale(row, object).ok_or_else(ApiError::unknown_path)
 }
 
 fn validate(name: &str, wanted: &Scale) -> Result<i32, ApiError> {

@@ -1,5 +1,6 @@
 //! The admission registration group (`admissionregistration.k8s.io/v1`): webhooks and policies, one file a sort.
 
+mod conditions;
 pub mod policies;
 pub mod webhooks;
 

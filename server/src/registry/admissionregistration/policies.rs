@@ -1,5 +1,5 @@
 //! Validating and mutating admission policies and their bindings (`pkg/apis/admissionregistration/v1/defaults.go`,
-//! `pkg/apis/admissionregistration/validation/validation.go`). Expressions are compiled where they are evaluated, not here.
+//! `pkg/apis/admissionregistration/validation/validation.go`). Their expressions' rules are in `conditions`.
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ParamKind, ParamRef, ValidatingAdmissionPolicy,
@@ -8,10 +8,11 @@ use k8s_openapi::api::admissionregistration::v1::{
 use serde_json::Value;
 use shared::field::{Error, ErrorList, Path};
 
-use super::default_match;
 use super::webhooks::rule_lists;
+use super::{conditions, default_match};
 use crate::registry::validation::{one_of, required_one_of, selectors};
 use crate::registry::{Column, PrintContext, STATUS, Strategy, Subresource, print};
+use shared::cel::admission::Scope;
 
 /// See the module.
 pub struct ValidatingAdmissionPolicies;
@@ -56,12 +57,17 @@ impl Strategy for ValidatingAdmissionPolicies {
         if validations.is_empty() && annotations.is_empty() {
             errors.push(Error::required(&path.child("validations"), "validations or auditAnnotations must contain at least one item"));
         }
-        for (index, validation) in validations.iter().enumerate() {
-            if validation.expression.trim().is_empty() {
-                errors.push(Error::required(&path.child("validations").index(index).child("expression"), "expression is not specified"));
-            }
-        }
+        let mut scope = Scope { params: spec.param_kind.is_some(), authorizer: true, ..Scope::default() };
+        conditions::match_conditions(&path.child("matchConditions"), &scope, spec.match_conditions.as_deref().unwrap_or_default(), &mut errors);
+        conditions::variables(&path.child("variables"), &mut scope, spec.variables.as_deref().unwrap_or_default(), &mut errors);
+        conditions::validations(&path.child("validations"), &scope, validations, &mut errors);
+        conditions::audit_annotations(&path.child("auditAnnotations"), &scope, annotations, &mut errors);
         errors
+    }
+
+    fn validate_update(new: &ValidatingAdmissionPolicy, old: &ValidatingAdmissionPolicy) -> ErrorList {
+        // What is stored already stays valid, whatever has become of the language.
+        if new.spec == old.spec { Vec::new() } else { Self::validate(new) }
     }
 
     fn prepare_for_update(new: &mut ValidatingAdmissionPolicy, old: &ValidatingAdmissionPolicy) {
@@ -119,7 +125,15 @@ impl Strategy for MutatingAdmissionPolicies {
         }
         let policies = ["IfNeeded", "Never"];
         required_one_of(&path.child("reinvocationPolicy"), spec.reinvocation_policy.as_deref(), &policies, &mut errors);
+        let mut scope = Scope { params: spec.param_kind.is_some(), authorizer: true, ..Scope::default() };
+        conditions::match_conditions(&path.child("matchConditions"), &scope, spec.match_conditions.as_deref().unwrap_or_default(), &mut errors);
+        conditions::variables(&path.child("variables"), &mut scope, spec.variables.as_deref().unwrap_or_default(), &mut errors);
+        conditions::mutations(&path.child("mutations"), &scope, mutations, &mut errors);
         errors
+    }
+
+    fn validate_update(new: &MutatingAdmissionPolicy, old: &MutatingAdmissionPolicy) -> ErrorList {
+        if new.spec == old.spec { Vec::new() } else { Self::validate(new) }
     }
 
     fn spec_changed(new: &MutatingAdmissionPolicy, old: &MutatingAdmissionPolicy) -> bool {

@@ -2,14 +2,16 @@
 //! `pkg/apis/admissionregistration/validation/validation.go`).
 
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration, WebhookClientConfig,
+    MatchCondition, MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 use shared::field::{Error, ErrorList, Path};
 
+use super::conditions::match_conditions;
 use crate::registry::validation::{dns1123_subdomain, one_of, required_one_of, selectors};
 use crate::registry::{Column, PrintContext, Strategy, print};
+use shared::cel::admission::Scope;
 
 /// See the module.
 pub struct ValidatingWebhookConfigurations;
@@ -28,6 +30,7 @@ struct Webhook<'a> {
     side_effects: &'a str,
     timeout_seconds: Option<i32>,
     review_versions: &'a [String],
+    conditions: &'a [MatchCondition],
     selectors: [(&'static str, Option<&'a LabelSelector>); 2],
 }
 
@@ -61,6 +64,7 @@ impl Strategy for ValidatingWebhookConfigurations {
             side_effects: &h.side_effects,
             timeout_seconds: h.timeout_seconds,
             review_versions: &h.admission_review_versions,
+            conditions: h.match_conditions.as_deref().unwrap_or_default(),
             selectors: [("namespaceSelector", h.namespace_selector.as_ref()), ("objectSelector", h.object_selector.as_ref())],
         });
         validate(hooks)
@@ -106,6 +110,7 @@ impl Strategy for MutatingWebhookConfigurations {
             side_effects: &h.side_effects,
             timeout_seconds: h.timeout_seconds,
             review_versions: &h.admission_review_versions,
+            conditions: h.match_conditions.as_deref().unwrap_or_default(),
             selectors: [("namespaceSelector", h.namespace_selector.as_ref()), ("objectSelector", h.object_selector.as_ref())],
         });
         let mut errors = validate(hooks);
@@ -177,6 +182,8 @@ fn webhook(path: &Path, hook: &Webhook<'_>, errors: &mut ErrorList) {
         selectors::label_selector(&path.child(field), selector, errors);
     }
     client(&path.child("clientConfig"), hook.client, errors);
+    let scope = Scope { authorizer: true, ..Scope::default() };
+    match_conditions(&path.child("matchConditions"), &scope, hook.conditions, errors);
 }
 
 fn client(path: &Path, client: &WebhookClientConfig, errors: &mut ErrorList) {

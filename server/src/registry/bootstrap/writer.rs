@@ -9,10 +9,6 @@ use crate::registry::admit::AdmitAll;
 use crate::registry::store::{Store, Tracking, WriteOptions};
 use crate::registry::{Object, Resource};
 
-fn server() -> User {
-    User::new("system:apiserver", &["system:masters"])
-}
-
 /// Writes as upstream's server does through its own API.
 fn options(user: &User) -> WriteOptions<'_> {
     WriteOptions { tracking: Tracking::Update, field_manager: "kube-apiserver".into(), ..WriteOptions::new(user) }
@@ -29,16 +25,16 @@ impl Writer for Store {
             },
             other => other?,
         };
-        (resource.ops.decode)(&entry.bytes).map(Some).map_err(ApiError::internal)
+        resource.ops.decode(&entry.bytes).map(Some).map_err(ApiError::internal)
     }
 
     async fn create(&self, resource: &'static Resource, object: Object) -> Result<(), ApiError> {
-        let (user, namespace) = (server(), object.namespace().to_owned());
+        let (user, namespace) = (User::apiserver(), object.namespace().to_owned());
         Store::create(self, resource, &namespace, object, &options(&user), &AdmitAll).await.map(|_| ())
     }
 
     async fn update(&self, resource: &'static Resource, object: Object) -> Result<(), ApiError> {
-        let (user, namespace, name) = (server(), object.namespace().to_owned(), object.name().to_owned());
+        let (user, namespace, name) = (User::apiserver(), object.namespace().to_owned(), object.name().to_owned());
         // The object carries the resourceVersion it was read at, so a change in between is a conflict.
         let change = |_: Option<&crate::registry::store::Current>| Ok(object.clone().into());
         Store::update(self, resource, &namespace, &name, &options(&user), &change, &AdmitAll).await.map(|_| ())

@@ -75,17 +75,17 @@ impl Store {
         let ops = &resource.ops;
         let mut extra = Extra::default();
         meta::fill_for_create(resource, object);
-        (ops.default)(object);
+        ops.default(object);
         managed::track(resource, options, None, object)?;
-        (ops.prepare_for_create)(object);
+        ops.prepare_for_create(object);
         let name = object.name().to_owned();
         let mut attempt = attributes(Operation::Create, resource, (namespace, &name), options, (Some(object), None), (&mut extra, warnings));
         admit.mutate(&mut attempt).await?;
         // Admission may have added what has defaults of its own.
-        (ops.default)(object);
+        ops.default(object);
         self.allocate(resource, &resource.key(object.namespace(), &name), object, None, learnt)?;
         let mut errors = meta::validate(resource, object.meta());
-        errors.extend((ops.validate)(object));
+        errors.extend(ops.validate(object));
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.group_kind(), object.name(), &errors));
         }
@@ -104,7 +104,7 @@ fn exists(resource: &Resource, name: &str, existing: Option<&Kv>, generated: boo
         message.push_str(", the server was not able to generate a unique name for the object");
         return error.retry_after(1);
     }
-    let old = existing.and_then(|kv| kv.value.as_ref().ok()).and_then(|value| (resource.ops.decode)(value).ok());
+    let old = existing.and_then(|kv| kv.value.as_ref().ok()).and_then(|value| resource.ops.decode(value).ok());
     if old.is_some_and(|o| o.meta().deletion_timestamp.is_some()) {
         *message = format!("object is being deleted: {message}");
     }

@@ -66,7 +66,7 @@ struct TypeMeta {
 pub fn decode(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
     check_type(resource, bytes)?;
     let findings = Findings::default();
-    let object = (resource.ops.decode_with)(bytes, &findings).map_err(|error| undecodable(resource, &findings, &error))?;
+    let object = resource.ops.decode_with(bytes, &findings).map_err(|error| undecodable(resource, &findings, &error))?;
     let problems: Vec<String> = findings
         .unknown
         .take()

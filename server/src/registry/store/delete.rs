@@ -46,7 +46,7 @@ impl Store {
         validate(options)?;
         let key = resource.key(namespace, name);
         let deadline = Instant::now() + PATIENCE;
-        let mut current = self.cached(resource, namespace, name)?;
+        let mut current = self.cached(resource, namespace, name).await?;
         let mut fresh = false;
         loop {
             if current.is_none() && !fresh {
@@ -122,7 +122,7 @@ impl Store {
         match self.commit(pending).await? {
             Committed::Done(_, Some(entry)) => done(entry, false),
             Committed::Done(revision, None) => done(std::sync::Arc::new(current.entry.at(revision)), true),
-            Committed::Changed(kv) => Ok(Attempt::Changed(self.current(resource, kv)?)),
+            Committed::Changed(kv) => Ok(Attempt::Changed(self.current(resource, kv).await?)),
             Committed::Taken(_) | Committed::Again => Ok(Attempt::Again),
         }
     }
@@ -196,13 +196,13 @@ fn plan(resource: &Resource, object: &mut Object, options: &DeleteOptions) -> Pl
     let meta = object.meta_mut();
     let finalizers = finalizers_for(meta, options);
     meta.finalizers = (!finalizers.is_empty()).then_some(finalizers);
-    let held = object.meta().finalizers.is_some() || (resource.ops.holds_deletion)(object);
+    let held = object.meta().finalizers.is_some() || resource.ops.holds_deletion(object);
     match graceful {
         Some(0) | None if !held => return Plan::Remove,
         Some(_) => {}
         None => mark(object.meta_mut()),
     }
-    (resource.ops.begin_deletion)(object);
+    resource.ops.begin_deletion(object);
     Plan::Mark
 }
 
@@ -226,7 +226,7 @@ fn grace(resource: &Resource, object: &mut Object, requested: Option<i64>) -> Gr
         meta.deletion_grace_period_seconds = Some(shorter);
         return Grace::Seconds(shorter);
     }
-    let Some(seconds) = (resource.ops.grace_period)(object, requested) else { return Grace::None };
+    let Some(seconds) = resource.ops.grace_period(object, requested) else { return Grace::None };
     let seconds = seconds.max(0);
     let now = now().0;
     let meta = object.meta_mut();

@@ -43,7 +43,7 @@ impl Store {
         let start = self.start(options).await?;
         let prefix = if resource.namespaced && !options.namespace.is_empty() { format!("{}/", options.namespace) } else { String::new() };
         let (objects, revision) = match self.memory(resource, options, &start, &prefix)? {
-            Some(found) => found,
+            Some((objects, revision)) => (self.shown_all(resource, objects).await?, revision),
             None => self.disk(resource, options, &start, &prefix).await?,
         };
         let selects = Selects::new(resource, &options.labels, &options.fields);
@@ -147,7 +147,7 @@ impl Store {
             let Some(last) = page.kvs.last() else { break };
             from = [last.key.as_bytes(), b"\0"].concat();
             for kv in page.kvs {
-                let Some(current) = self.current(resource, Some(kv))? else { continue };
+                let Some(current) = self.current(resource, Some(kv)).await? else { continue };
                 selected += usize::from(selects.matches(&current.entry));
                 objects.push(current.entry);
             }

@@ -254,7 +254,7 @@ fn text_of(value: &Value, field: &str) -> String {
 fn fit(resource: &Resource, of: Type, config: &[u8], parsed: &Value) -> Result<Set, ApiError> {
     let findings = Findings::default();
     let mut problems = Vec::new();
-    if let Err(error) = (resource.ops.decode_with)(config, &findings) {
+    if let Err(error) = resource.ops.decode_with(config, &findings) {
         let path = findings.failed.take().map(|failed| managed::locate(of, parsed, &failed.path)).unwrap_or_default();
         problems.push(format!("{path}: {}", misfit(&error.to_string())));
     }

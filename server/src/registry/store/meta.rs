@@ -99,14 +99,14 @@ pub(super) fn validate(resource: &Resource, meta: &ObjectMeta) -> ErrorList {
     let mut errors = Vec::new();
     if let Some(base) = meta.generate_name.as_deref() {
         // The letters that follow end the name well, whatever the base ends with.
-        if let Err(message) = (resource.ops.validate_name)(&format!("{base}a")) {
+        if let Err(message) = resource.ops.validate_name(&format!("{base}a")) {
             errors.push(Error::invalid(&path.child("generateName"), base, &message));
         }
     }
     match meta.name.as_deref().unwrap_or_default() {
         "" => errors.push(Error::required(&path.child("name"), "name or generateName is required")),
         name => {
-            if let Err(message) = path_segment(name).and_then(|()| (resource.ops.validate_name)(name)) {
+            if let Err(message) = path_segment(name).and_then(|()| resource.ops.validate_name(name)) {
                 errors.push(Error::invalid(&path.child("name"), name, &message));
             }
         }

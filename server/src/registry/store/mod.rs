@@ -168,6 +168,8 @@ pub struct Current {
     pub object: Object,
     /// Its bytes and revision.
     pub entry: Arc<Entry>,
+    /// Whether it is stored in another version than it would be now, so that even an update that changes nothing is to be written.
+    pub outdated: bool,
 }
 
 /// The result of a create or an update.
@@ -246,7 +248,7 @@ impl Store {
     pub async fn get(&self, resource: &'static Resource, namespace: &str, name: &str, resource_version: &str) -> Result<Arc<Entry>, ApiError> {
         self.reach(resource_version).await?;
         match self.inner.cache.get(resource, namespace, name).map_err(errors::undecodable)? {
-            Some(entry) => Ok(entry),
+            Some(entry) => self.shown(resource, entry).await,
             None => Err(ApiError::not_found(resource.group_resource(), name)),
         }
     }
@@ -262,10 +264,27 @@ impl Store {
         Ok(())
     }
 
-    /// An object's stored bytes (without a resourceVersion), decoded.
-    fn decode_stored(&self, resource: &'static Resource, entry: &Arc<Entry>) -> Result<Current, ApiError> {
-        match (resource.ops.decode)(&entry.bytes) {
-            Ok(object) => Ok(Current { object, entry: entry.clone() }),
+    /// An entry as its kind shows it now. For kinds with a Rust type that is what is stored.
+    async fn shown(&self, resource: &'static Resource, entry: Arc<Entry>) -> Result<Arc<Entry>, ApiError> {
+        let Some(slot) = &resource.custom else { return Ok(entry) };
+        let shown = slot.show(resource, vec![entry]).await?;
+        shown.into_iter().next().ok_or_else(|| ApiError::internal("an object was lost on the way"))
+    }
+
+    /// [`Self::shown`] of many, in the same order.
+    async fn shown_all(&self, resource: &'static Resource, entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, ApiError> {
+        match &resource.custom {
+            None => Ok(entries),
+            Some(slot) => slot.show(resource, entries).await,
+        }
+    }
+
+    /// A stored object, as its kind shows it now, decoded.
+    async fn decode_stored(&self, resource: &'static Resource, stored: Arc<Entry>) -> Result<Current, ApiError> {
+        let outdated = resource.custom.as_ref().is_some_and(|slot| slot.outdated(&stored.bytes));
+        let entry = self.shown(resource, stored).await?;
+        match resource.ops.decode(&entry.bytes) {
+            Ok(object) => Ok(Current { object, entry, outdated }),
             Err(error) => {
                 Err(errors::undecodable(crate::cache::Undecodable { key: resource.key(&entry.namespace, &entry.name), reason: error.to_string() }))
             }

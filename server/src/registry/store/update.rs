@@ -42,7 +42,7 @@ impl Store {
         let key = resource.key(namespace, name);
         let deadline = Instant::now() + PATIENCE;
         let mut learnt = Learnt::default();
-        let mut current = self.cached(resource, namespace, name)?;
+        let mut current = self.cached(resource, namespace, name).await?;
         let mut fresh = false;
         if current.is_none() {
             (current, fresh) = (self.read(resource, &key).await?, true);
@@ -118,7 +118,7 @@ impl Store {
             (Committed::Done(revision, None), Some(object)) => {
                 Attempt::Done(Written { entry: prepare(resource, &object)?.at(revision), warnings, created: false })
             }
-            (Committed::Changed(kv), _) => Attempt::Changed(self.current(resource, kv)?),
+            (Committed::Changed(kv), _) => Attempt::Changed(self.current(resource, kv).await?),
             (Committed::Taken(claim), _) => {
                 learnt.taken.insert(claim);
                 Attempt::Again
@@ -147,7 +147,7 @@ impl Store {
         let pending = Pending { resource, key, expect: Expect::Absent, new: Some(&new), old: None, extra };
         Ok(match self.commit(pending).await? {
             Committed::Done(_, Some(entry)) => Attempt::Done(Written { entry, warnings, created: true }),
-            Committed::Changed(kv) => Attempt::Changed(self.current(resource, kv)?),
+            Committed::Changed(kv) => Attempt::Changed(self.current(resource, kv).await?),
             Committed::Taken(claim) => {
                 learnt.taken.insert(claim);
                 Attempt::Again
@@ -173,17 +173,17 @@ impl Store {
         let mode = Mode::of(options.subresource);
         let mut extra = Extra::default();
         meta::fill_for_update(new.meta_mut(), old.meta());
-        (ops.default)(&mut new);
+        ops.default(&mut new);
         managed::track(resource, options, Some(old), &mut new)?;
         mode.prepare(resource, &mut new, old);
         let id = (namespace, name);
         let mut attempt = attributes(Operation::Update, resource, id, options, (Some(&mut new), Some(old)), (&mut extra, warnings));
         admit.mutate(&mut attempt).await?;
-        (ops.default)(&mut new);
+        ops.default(&mut new);
         if mode == Mode::Main {
             self.allocate(resource, &resource.key(namespace, name), &mut new, Some(old), learnt)?;
         }
-        if resource.generation && mode != Mode::Status && (ops.spec_changed)(&new, old) {
+        if resource.generation && mode != Mode::Status && ops.spec_changed(&new, old) {
             new.meta_mut().generation = Some(old.meta().generation.unwrap_or(0) + 1);
         }
         let mut errors = meta::validate_update(resource, new.meta(), old.meta());
@@ -200,7 +200,7 @@ impl Store {
         if deletes(resource, &new, old) {
             return Ok(Plan::Remove(new, extra));
         }
-        if extra.writes.is_empty() && self.unchanged(resource, &mut new, current)? {
+        if extra.writes.is_empty() && !current.outdated && self.unchanged(resource, &mut new, current)? {
             return Ok(Plan::Nothing);
         }
         Ok(Plan::Put(new, extra))
@@ -251,15 +251,15 @@ impl Mode {
     }
     fn prepare(self, resource: &Resource, new: &mut Object, old: &Object) {
         match self {
-            Mode::Main => (resource.ops.prepare_for_update)(new, old),
-            Mode::Status => (resource.ops.prepare_for_status_update)(new, old),
+            Mode::Main => resource.ops.prepare_for_update(new, old),
+            Mode::Status => resource.ops.prepare_for_status_update(new, old),
             Mode::Special => {}
         }
     }
     fn validate(self, resource: &Resource, new: &Object, old: &Object) -> field::ErrorList {
         match self {
-            Mode::Main => (resource.ops.validate_update)(new, old),
-            Mode::Status => (resource.ops.validate_status_update)(new, old),
+            Mode::Main => resource.ops.validate_update(new, old),
+            Mode::Status => resource.ops.validate_status_update(new, old),
             Mode::Special => Vec::new(),
         }
     }
@@ -307,5 +307,5 @@ fn deletes(resource: &Resource, new: &Object, old: &Object) -> bool {
     new_meta.finalizers.as_ref().is_none_or(Vec::is_empty)
         && old_meta.deletion_timestamp.is_some()
         && old_meta.deletion_grace_period_seconds.unwrap_or(0) == 0
-        && !(resource.ops.holds_deletion)(new)
+        && !resource.ops.holds_deletion(new)
 }

@@ -15,6 +15,7 @@ use super::list::{Selects, check_fields, invalid_options};
 use super::{Store, WAIT, WatchOptions, errors, parse_resource_version};
 use crate::cache::{Entry, Event, Interest, Watcher};
 use crate::registry::Resource;
+use crate::registry::apiextensions::Definition;
 
 /// How often a bookmark is sent to those who want them.
 const BOOKMARKS: Duration = Duration::from_secs(60);
@@ -111,7 +112,10 @@ pub struct WatchStream {
     next_bookmark: Instant,
     ends: Instant,
     finished: bool,
-    events: Vec<Arc<Event>>,
+    /// Events that are ready and not yet handed out.
+    events: VecDeque<Arc<Event>>,
+    /// Of a kind that was defined at run time: the watch ends when this is in force no longer, as what it was told would look otherwise.
+    definition: Option<Arc<Definition>>,
 }
 
 impl Store {
@@ -139,7 +143,7 @@ impl Store {
             let snapshot = cache.snapshot(resource, &options.namespace, "", None).map_err(errors::undecodable)?;
             let selects = Selects::new(resource, &options.labels, &options.fields);
             let revision = snapshot.revision;
-            let objects = snapshot.objects.into_iter().filter(|e| selects.matches(e)).collect();
+            let objects = self.shown_all(resource, snapshot.objects).await?.into_iter().filter(|e| selects.matches(e)).collect();
             (watcher, objects, revision)
         } else {
             let after = version.filter(|v| *v > 0).unwrap_or_else(|| cache.revision());
@@ -161,7 +165,8 @@ impl Store {
             next_bookmark: now,
             ends,
             finished: false,
-            events: Vec::new(),
+            events: VecDeque::new(),
+            definition: resource.custom.as_ref().map(|slot| slot.current()),
         };
         stream.plan_bookmark(now);
         Ok(stream)
@@ -177,19 +182,27 @@ impl WatchStream {
     /// Waits for events and appends all that are ready; `false` when the watch has ended. Dropping the future loses nothing.
     pub async fn next(&mut self, into: &mut Vec<WatchEvent>) -> bool {
         loop {
-            if self.finished {
+            if self.finished || self.definition.as_ref().is_some_and(|d| d.closed.is_cancelled()) {
                 return false;
             }
             self.take_initial(into);
             if into.is_empty() {
-                self.take_ready(into);
+                self.take_ready(into).await;
             }
             if !into.is_empty() {
                 return true;
             }
             let timer = self.next_bookmark.min(self.ends);
+            let definition = self.definition.clone();
+            let closed = async {
+                match &definition {
+                    Some(definition) => definition.closed.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = self.watcher.changed() => {}
+                () = closed => return false,
                 () = tokio::time::sleep_until(timer) => self.on_timer(into),
             }
             if !into.is_empty() {
@@ -209,25 +222,49 @@ impl WatchStream {
     }
 
     /// Everything that is ready, until something was selected or nothing is left.
-    fn take_ready(&mut self, into: &mut Vec<WatchEvent>) {
+    async fn take_ready(&mut self, into: &mut Vec<WatchEvent>) {
         loop {
-            self.events.clear();
-            if let Err(gone) = self.watcher.ready(&mut self.events) {
-                into.push(WatchEvent::Error(errors::gone(gone)));
-                self.finished = true;
-                return;
-            }
             if self.events.is_empty() {
-                return;
+                let mut ready = Vec::new();
+                if let Err(gone) = self.watcher.ready(&mut ready) {
+                    into.push(WatchEvent::Error(errors::gone(gone)));
+                    self.finished = true;
+                    return;
+                }
+                if ready.is_empty() {
+                    return;
+                }
+                self.events = ready.into();
             }
-            let selects = Selects::new(self.resource, &self.labels, &self.fields);
-            let elsewhere = |e: &Entry| !self.namespace.is_empty() && *e.namespace != *self.namespace;
-            let events = self.events.iter().filter(|e| e.revision() > self.after && !elsewhere(&e.entry));
-            into.extend(events.filter_map(|event| select(&selects, event)));
+            while let Some(event) = self.events.front() {
+                match self.seen(event).await {
+                    Ok(seen) => into.extend(seen),
+                    Err(error) => {
+                        into.push(WatchEvent::Error(error));
+                        self.finished = true;
+                        return;
+                    }
+                }
+                self.events.pop_front();
+            }
             if !into.is_empty() {
                 return;
             }
         }
+    }
+
+    /// What an event is to this client.
+    async fn seen(&self, event: &Event) -> Result<Option<WatchEvent>, ApiError> {
+        let elsewhere = !self.namespace.is_empty() && *event.entry.namespace != *self.namespace;
+        if elsewhere || event.revision() <= self.after {
+            return Ok(None);
+        }
+        let selects = Selects::new(self.resource, &self.labels, &self.fields);
+        let Some(slot) = &self.resource.custom else { return Ok(select(&selects, event)) };
+        let both = event.previous.iter().chain([&event.entry]).cloned().collect();
+        let mut shown = slot.show(self.resource, both).await?.into_iter();
+        let previous = event.previous.as_ref().and_then(|_| shown.next());
+        Ok(shown.next().and_then(|entry| select(&selects, &Event::new(entry, previous, event.deleted))))
     }
 
     fn on_timer(&mut self, into: &mut Vec<WatchEvent>) {
@@ -275,7 +312,13 @@ fn interest(resource: &Resource, options: &WatchOptions) -> Interest {
         let namespace = if resource.namespaced { options.namespace.as_str() } else { "" };
         return Interest::Object(namespace.into(), name.into());
     }
-    let by_field = resource.fields.iter().enumerate().find_map(|(i, path)| options.fields.required(path).map(|value| (i, value)));
+    // What the cache holds of a kind that was defined at run time may show other values there.
+    let by_field = resource
+        .fields
+        .iter()
+        .enumerate()
+        .filter(|_| resource.custom.is_none())
+        .find_map(|(i, path)| options.fields.required(path).map(|value| (i, value)));
     if let Some((index, value)) = by_field {
         return Interest::Field(index, value.into());
     }

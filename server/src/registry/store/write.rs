@@ -54,10 +54,12 @@ impl Store {
     pub(super) fn allocate(&self, resource: &Resource, key: &str, new: &mut Object, old: Option<&Object>, learnt: &Learnt) -> Result<(), ApiError> {
         let cache = &self.inner.cache;
         let taken = |claim: &Claim| learnt.taken.contains(claim) || cache.claim_owner(claim).is_some_and(|owner| owner != key);
-        (resource.ops.allocate)(new, old, &self.inner.config.ranges, &taken)
+        resource
+            .ops
+            .allocate(new, old, &self.inner.config.ranges, &taken)
             .map_err(|error| ApiError::invalid(resource.group_kind(), new.name(), &[error]))?;
         // What is still claimed although it is known to be taken was asked for by the client.
-        match (resource.ops.claims)(new).into_iter().find(|claim| learnt.taken.contains(claim)) {
+        match resource.ops.claims(new).into_iter().find(|claim| learnt.taken.contains(claim)) {
             Some(claim) => Err(already_allocated(resource, new.name(), &claim)),
             None => Ok(()),
         }
@@ -67,7 +69,7 @@ impl Store {
     pub(super) async fn commit(&self, pending: Pending<'_>) -> Result<Committed, ApiError> {
         let Pending { resource, key, expect, new, old, extra } = pending;
         let prepared = match new {
-            Some(object) => Some(Arc::new(prepare(resource, object)?)),
+            Some(object) => Some(Arc::new(prepare_stored(resource, object).await?)),
             None => None,
         };
         let lease = match (new, ttl(self, resource)) {
@@ -85,7 +87,11 @@ impl Store {
                     announced.written(revision);
                 }
                 extra.held.into_iter().for_each(|held| held.committed(revision));
-                Ok(Committed::Done(revision, prepared.map(|p| p.at(revision))))
+                let entry = match prepared {
+                    Some(prepared) => Some(self.shown(resource, prepared.at(revision)).await?),
+                    None => None,
+                };
+                Ok(Committed::Done(revision, entry))
             }
             Ok(Outcome::Conflict { current, .. }) => Ok(claims.explain(&writes, current)),
             Err(StorageError::LeaseGone) => {
@@ -99,22 +105,22 @@ impl Store {
     /// The object under a key as etcd has it now.
     pub(super) async fn read(&self, resource: &'static Resource, key: &str) -> Result<Option<Current>, ApiError> {
         let kv = self.inner.storage.get(key).await.map_err(errors::storage)?;
-        self.current(resource, kv)
+        self.current(resource, kv).await
     }
 
     /// What a failed transaction found.
-    pub(super) fn current(&self, resource: &'static Resource, kv: Option<Kv>) -> Result<Option<Current>, ApiError> {
+    pub(super) async fn current(&self, resource: &'static Resource, kv: Option<Kv>) -> Result<Option<Current>, ApiError> {
         let Some(kv) = kv else { return Ok(None) };
         let undecodable = |reason: String| errors::undecodable(crate::cache::Undecodable { key: kv.key.clone(), reason });
         let value = kv.value.as_ref().map_err(|e| undecodable(e.clone()))?;
         let entry = Entry::parse(resource, value, kv.revision).map_err(|e| undecodable(e.to_string()))?;
-        self.decode_stored(resource, &Arc::new(entry)).map(Some)
+        self.decode_stored(resource, Arc::new(entry)).await.map(Some)
     }
 
     /// The object as the cache has it, which may be a little old; `None` when it is not there, or the cache is not ready.
-    pub(super) fn cached(&self, resource: &'static Resource, namespace: &str, name: &str) -> Result<Option<Current>, ApiError> {
+    pub(super) async fn cached(&self, resource: &'static Resource, namespace: &str, name: &str) -> Result<Option<Current>, ApiError> {
         match self.inner.cache.get(resource, namespace, name) {
-            Ok(Some(entry)) => self.decode_stored(resource, &entry).map(Some),
+            Ok(Some(entry)) => self.decode_stored(resource, entry).await.map(Some),
             Ok(None) => Ok(None),
             Err(error) => Err(errors::cache(CacheError::Undecodable(error))),
         }
@@ -122,7 +128,7 @@ impl Store {
 
     /// Warnings that the kind has for its clients.
     pub(super) fn warnings(resource: &Resource, object: &Object, warnings: &mut Vec<String>) {
-        warnings.extend((resource.ops.warnings)(object));
+        warnings.extend(resource.ops.warnings(object));
     }
 }
 
@@ -138,7 +144,7 @@ pub(super) fn attributes<'a>(
     operation: Operation,
     resource: &'static Resource,
     (namespace, name): (&'a str, &'a str),
-    options: &WriteOptions<'a>,
+    options: &'a WriteOptions<'a>,
     objects: (Option<&'a mut Object>, Option<&'a Object>),
     (extra, warnings): (&'a mut Extra, &'a mut Vec<String>),
 ) -> Attributes<'a> {
@@ -146,7 +152,23 @@ pub(super) fn attributes<'a>(
     let (object, old) = objects;
     let (user, dry_run, subresource) = (options.user, options.dry_run, options.subresource);
     let Extra { writes, held } = extra;
-    Attributes { operation, resource, subresource, namespace, name, user, dry_run, object, old, writes, held, warnings }
+    Attributes {
+        operation,
+        resource,
+        subresource,
+        namespace,
+        name,
+        user,
+        dry_run,
+        field_manager: &options.field_manager,
+        options: None,
+        object,
+        old,
+        writes,
+        held,
+        warnings,
+        reinvocation: Default::default(),
+    }
 }
 
 /// Encodes an object for storage: without its resourceVersion.
@@ -154,6 +176,14 @@ pub(super) fn prepare(resource: &Resource, object: &Object) -> Result<Prepared, 
     debug_assert!(object.meta().resource_version.is_none(), "the store clears it");
     let bytes = object.encode().map_err(ApiError::internal)?;
     Prepared::new(resource, super::shared_bytes(bytes)).map_err(ApiError::internal)
+}
+
+/// Encodes an object for storage, in the version that its kind is stored in.
+async fn prepare_stored(resource: &Resource, object: &Object) -> Result<Prepared, ApiError> {
+    match &resource.custom {
+        None => prepare(resource, object),
+        Some(slot) => Prepared::new(resource, slot.stored(object).await?).map_err(ApiError::internal),
+    }
 }
 
 /// How long objects of a kind live.
@@ -169,7 +199,7 @@ struct Claims {
 
 impl Claims {
     fn between(resource: &Resource, new: Option<&Object>, old: Option<&Object>) -> Self {
-        let of = |object: Option<&Object>| object.map(|o| (resource.ops.claims)(o)).unwrap_or_default();
+        let of = |object: Option<&Object>| object.map(|o| resource.ops.claims(o)).unwrap_or_default();
         let (new, old) = (of(new), of(old));
         let same = |a: &Claim, b: &Claim| a.space == b.space && a.value == b.value;
         let without =

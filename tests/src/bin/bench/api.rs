@@ -10,8 +10,8 @@ use bytes::Bytes;
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use http_body_util::BodyExt;
 
-use crate::client::{Connection, Target};
 use crate::{Row, median};
+use tests::client::{Connection, Target};
 
 /// Size of a value, in bytes.
 const VALUE: usize = 1024;

@@ -4,7 +4,6 @@
 //! real node for pods. Prints one Markdown table.
 
 mod api;
-mod client;
 mod pods;
 
 use std::process::Command;

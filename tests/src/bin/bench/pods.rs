@@ -13,8 +13,8 @@ use k8s_cri::v1::{
 };
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::client::Target;
 use crate::{Row, median};
+use tests::client::Target;
 
 /// Pods a measurement starts, one after the other.
 const ROUNDS: usize = 10;

@@ -18,12 +18,12 @@ fn config_map(data: &Value) -> Value {
 }
 
 fn object(value: &Value) -> Object {
-    (resource().ops.decode)(value.to_string().as_bytes()).unwrap()
+    resource().ops.decode(value.to_string().as_bytes()).unwrap()
 }
 
 fn current(object: Object) -> Current {
     let bytes = object.encode().unwrap();
-    Current { entry: Arc::new(Entry::parse(resource(), &bytes, 7).unwrap()), object }
+    Current { entry: Arc::new(Entry::parse(resource(), &bytes, 7).unwrap()), object, outdated: false }
 }
 
 fn apply_to(stored: Option<&Current>, manager: &str, config: &Value, force: bool) -> Result<Object, ApiError> {

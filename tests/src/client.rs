@@ -1,4 +1,4 @@
-//! A bare HTTP/2 client with the administrator's certificate: what a load comes from, with as little of its own cost as can be.
+//! A bare HTTP/2 client with the administrator's certificate: where load comes from, with as little cost of its own as can be.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +30,9 @@ fn pem(user: &serde_yaml::Value, field: &str) -> Result<Vec<u8>> {
 
 impl Target {
     /// The cluster of a data directory.
+    ///
+    /// # Errors
+    /// Its kubeconfig cannot be read.
     pub fn of(data: &Path) -> Result<Self> {
         let config: serde_yaml::Value = serde_yaml::from_slice(&std::fs::read(data.join("admin.kubeconfig"))?)?;
         let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
@@ -47,6 +50,9 @@ impl Target {
     }
 
     /// Opens a connection.
+    ///
+    /// # Errors
+    /// Nobody listens, or not with the cluster's certificate.
     pub async fn connect(&self) -> Result<Connection> {
         let tcp = TcpStream::connect(&self.address).await?;
         tcp.set_nodelay(true)?;
@@ -63,8 +69,11 @@ impl Target {
 }
 
 impl Connection {
-    /// Sends a request and returns the response with its body unread.
-    pub async fn open(&mut self, method: &str, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>> {
+    /// Sends a request and returns the response, whatever its status, with its body unread.
+    ///
+    /// # Errors
+    /// The connection broke: the server may or may not have done what was asked.
+    pub async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>> {
         let request = http::Request::builder()
             .method(method)
             .uri(format!("https://127.0.0.1{path}"))
@@ -72,12 +81,23 @@ impl Connection {
             .header("accept", "application/json")
             .body(Full::new(body))?;
         self.0.ready().await?;
-        let response = self.0.send_request(request).await?;
+        Ok(self.0.send_request(request).await?)
+    }
+
+    /// Sends a request and returns the response with its body unread.
+    ///
+    /// # Errors
+    /// The connection broke, or the status is no success.
+    pub async fn open(&mut self, method: &str, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>> {
+        let response = self.send(method, path, body).await?;
         ensure!(response.status().is_success(), "{method} {path}: {}", response.status());
         Ok(response)
     }
 
     /// Sends a request and returns the whole body.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
     pub async fn call(&mut self, method: &str, path: &str, body: Bytes) -> Result<Bytes> {
         Ok(self.open(method, path, body).await?.into_body().collect().await?.to_bytes())
     }

@@ -19,6 +19,7 @@ use super::authn::Peer;
 use super::authz::{self, Access};
 use super::inflight::{InFlight, Lane};
 use super::metrics::Metrics;
+use super::negotiate::Accepted;
 use super::request_info::RequestInfo;
 use super::route::Route;
 use super::user::User;
@@ -163,7 +164,7 @@ impl Chain {
             tracing::error!(method = %parts.method, path = info.path, "a request's handler panicked");
             Err(ApiError::new(500, "InternalError", "This request caused apiserver to panic. Look in the logs for details."))
         });
-        let response = answer.unwrap_or_else(|error| respond::error(&error));
+        let response = answer.unwrap_or_else(|error| respond::error_for(Accepted::choose(&parts.headers, &info).ok(), &error));
         let response = self.0.compressed(&parts, response).await;
         let response = if parts.method == Method::HEAD { without_body(response) } else { response };
         self.0.metrics.request(route.labels(&info), response.status().as_u16(), started.elapsed());

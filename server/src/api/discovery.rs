@@ -72,7 +72,7 @@ struct Document {
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let bytes = Bytes::from(value.to_string());
+        let bytes = Bytes::from(format!("{value}\n"));
         let tag = Sha256::digest(&bytes).iter().fold(String::new(), |tag, byte| format!("{tag}{byte:02X}"));
         let etag = HeaderValue::from_str(&format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""));
         Document { bytes, etag }
@@ -148,6 +148,19 @@ pub fn group_versions() -> Vec<(&'static str, &'static str)> {
     groups().iter().flat_map(|g| g.versions.iter().map(|(v, _)| (g.name, *v))).collect()
 }
 
+/// The legacy `/api` with where the server is found, for clients that do not ask for the aggregated form.
+pub fn core_versions(headers: &HeaderMap, address: &str) -> Option<Response> {
+    if choose(headers, true).ok()? != "application/json" {
+        return None;
+    }
+    let value = json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    });
+    Some(Document::new(&value).response(headers, "application/json"))
+}
+
 /// Answers a discovery request, or `None` when the path is not discovery's.
 ///
 /// # Errors
@@ -217,15 +230,15 @@ fn groups() -> Vec<Group> {
         plural: v.plural,
         singular: v.singular,
         namespaced: v.namespaced,
-        verbs: &["create"],
-        short_names: &[],
+        verbs: v.verbs,
+        short_names: v.short_names,
         categories: &[],
         subresources: &[],
     });
     let views = VIEWS.iter().filter_map(|v| v.row().map(|r| (v, r))).map(|(v, r)| Entry {
         group: v.group,
         version: v.version,
-        subresources: &[],
+        subresources: v.subresources,
         ..entry(r)
     });
     let mut groups: Vec<Group> = Vec::new();

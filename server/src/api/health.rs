@@ -42,12 +42,16 @@ fn unless(failed: bool, reason: &str) -> Result<(), String> {
 /// Etcd must answer by then (upstream's `--etcd-healthcheck-timeout`).
 const ETCD_LIMIT: Duration = Duration::from_secs(2);
 
-async fn state(server: &Inner) -> State {
-    let etcd = match tokio::time::timeout(ETCD_LIMIT, server.store.storage().revision()).await {
+/// Whether etcd answers.
+pub async fn etcd(server: &Inner) -> Result<(), String> {
+    match tokio::time::timeout(ETCD_LIMIT, server.store.storage().revision()).await {
         Ok(answer) => answer.map(drop).map_err(|e| e.to_string()),
         Err(_) => Err("etcd did not answer in time".into()),
-    };
-    State { etcd, synced: server.store.cache().revision() > 0, stopping: server.stopping.is_cancelled() }
+    }
+}
+
+async fn state(server: &Inner) -> State {
+    State { etcd: etcd(server).await, synced: server.store.cache().revision() > 0, stopping: server.stopping.is_cancelled() }
 }
 
 /// Answers a health request, or `None` when the path is not one.

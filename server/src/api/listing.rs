@@ -13,7 +13,7 @@ use shared::status::ApiError;
 use super::Body;
 use super::negotiate::{Include, Shape};
 use crate::cache::Entry;
-use crate::registry::{PrintContext, Resource};
+use crate::registry::{Column, PrintContext, Resource};
 
 /// Smaller objects are copied together so that a body has few chunks; larger ones are shared.
 const SHARE_FROM: usize = 4 * 1024;
@@ -138,7 +138,7 @@ impl Writer {
             }
             self.item(&mut chunks, entry)?;
         }
-        chunks.copy(b"]}");
+        chunks.copy(b"]}\n");
         Ok(chunks.finish())
     }
 
@@ -211,8 +211,12 @@ impl Writer {
             let comma = if at > 0 { "," } else { "" };
             let _ = write!(
                 out,
-                "{comma}{{\"name\":\"{}\",\"type\":\"{}\",\"format\":\"{}\",\"description\":\"\",\"priority\":{}}}",
-                column.name, column.kind, column.format, column.priority
+                "{comma}{{\"name\":\"{}\",\"type\":\"{}\",\"format\":\"{}\",\"description\":\"{}\",\"priority\":{}}}",
+                column.name,
+                column.kind,
+                column.format,
+                description(column),
+                column.priority
             );
         }
         out.push(']');
@@ -236,6 +240,15 @@ impl Writer {
         }
         chunks.copy(b"}");
         Ok(())
+    }
+}
+
+/// What the columns that all kinds have are for, in the words of their fields (`metav1.ObjectMeta{}.SwaggerDoc()`); nothing to escape.
+fn description(column: &Column) -> &'static str {
+    match (column.name, column.format) {
+        (_, "name") => super::openapi::NAME,
+        ("Age" | "Created At", _) => super::openapi::CREATED,
+        _ => "",
     }
 }
 

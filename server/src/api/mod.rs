@@ -11,6 +11,8 @@ pub mod body;
 pub mod build;
 pub mod chain;
 pub mod client;
+mod component_statuses;
+mod deprecation;
 pub mod discovery;
 pub mod dispatch;
 pub mod extensions;
@@ -34,6 +36,8 @@ pub mod verbs;
 pub mod version;
 pub mod views;
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,8 @@
 //! Media types: what a client accepts and what it sends
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/negotiation`).
 //!
-//! JSON and YAML both ways. Protobuf is read, because stock clients send it, and never written: they all accept JSON as well.
+//! JSON, YAML and, for Kubernetes' own kinds, protobuf both ways. Everything is JSON inside; this is the only place that turns it into
+//! something else.
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -21,7 +22,14 @@ pub enum Format {
     Json,
     /// `application/yaml`
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
 }
+
+/// Media type of protobuf.
+pub const PROTOBUF: &str = protobuf::MEDIA_TYPE;
+/// Media type of a watch in protobuf.
+pub const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 /// How much of each object a table's row carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +87,12 @@ impl Accepted {
         let (format, shaped, pretty) = if clauses.is_empty() {
             (Format::Json, None, false)
         } else {
-            let found = clauses.iter().find_map(Clause::served);
-            found.ok_or_else(|| ApiError::not_acceptable(format!("only the following media types are accepted: {ACCEPTED}")))?
+            let speaks_protobuf = protobuf::speaks_version(&info.group, &info.version);
+            let found = clauses.iter().find_map(|clause| clause.served(speaks_protobuf));
+            found.ok_or_else(|| {
+                let also = if speaks_protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
+                ApiError::not_acceptable(format!("only the following media types are accepted: {ACCEPTED}{also}"))
+            })?
         };
         let shape = match shaped {
             None => Shape::Object,
@@ -115,15 +127,17 @@ impl<'a> Clause<'a> {
     fn parameter(&self, name: &str) -> &'a str {
         self.parameters.iter().find(|(k, _)| *k == name).map_or("", |(_, v)| v)
     }
-    fn served(&self) -> Option<(Format, Option<Transform>, bool)> {
+    fn served(&self, speaks_protobuf: bool) -> Option<(Format, Option<Transform>, bool)> {
         let format = match self.media {
             "application/json" | "application/*" | "*/*" | "" => Format::Json,
             "application/yaml" => Format::Yaml,
+            PROTOBUF if speaks_protobuf => Format::Protobuf,
             _ => return None,
         };
         let transform = match (self.parameter("as"), self.parameter("g"), self.parameter("v")) {
             ("", _, _) => None,
-            ("Table", "meta.k8s.io", "v1") => Some(Transform::Table),
+            // Cells have no types of their own, so tables have no protobuf form.
+            ("Table", "meta.k8s.io", "v1") if format != Format::Protobuf => Some(Transform::Table),
             ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Some(Transform::Metadata),
             _ => return None,
         };
@@ -173,7 +187,7 @@ pub fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// Turns JSON into YAML, or indents it, as a client asked.
+/// Turns JSON into what a client asked for: YAML, protobuf, or indented JSON. A kind that has no protobuf form stays JSON.
 ///
 /// # Errors
 /// 500 for bytes that are not JSON.
@@ -188,6 +202,10 @@ pub fn encode(accepted: Accepted, json: Bytes) -> Result<(Bytes, &'static str), 
             let value: serde_yaml::Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
             Ok((serde_yaml::to_string(&value).map_err(ApiError::internal)?.into(), "application/yaml"))
         }
+        Format::Protobuf => Ok(match protobuf::from_json(&json)? {
+            Some(bytes) => (bytes, PROTOBUF),
+            None => (json, "application/json"),
+        }),
     }
 }
 
@@ -260,14 +278,16 @@ mod tests {
             ("*/*", Format::Json, Shape::Object),
             ("application/json", Format::Json, Shape::Object),
             ("application/yaml", Format::Yaml, Shape::Object),
-            ("application/vnd.kubernetes.protobuf,application/json", Format::Json, Shape::Object),
-            ("application/vnd.kubernetes.protobuf, */*", Format::Json, Shape::Object),
+            ("application/vnd.kubernetes.protobuf,application/json", Format::Protobuf, Shape::Object),
+            ("application/vnd.kubernetes.protobuf, */*", Format::Protobuf, Shape::Object),
+            ("application/vnd.kubernetes.protobuf;stream=watch", Format::Protobuf, Shape::Object),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io", Format::Json, table),
             ("application/json;q=0.5, application/yaml", Format::Yaml, Shape::Object),
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Format::Json, table),
             ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Format::Json, Shape::Object),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
-                Format::Json,
+                Format::Protobuf,
                 Shape::Metadata,
             ),
             ("application/json;stream=watch", Format::Json, Shape::Object),
@@ -275,8 +295,15 @@ mod tests {
         for (accept, format, shape) in cases {
             assert_eq!(choose(accept, "").unwrap(), Accepted { format, shape, pretty: false }, "{accept}");
         }
-        assert_eq!(choose("application/vnd.kubernetes.protobuf", "").unwrap_err().code(), 406);
         assert_eq!(choose("text/html", "").unwrap_err().code(), 406);
+    }
+
+    #[test]
+    fn custom_kinds_have_no_protobuf_form() {
+        let headers = |accept: &'static str| HeaderMap::from_iter([(header::ACCEPT, http::HeaderValue::from_static(accept))]);
+        let info = RequestInfo::parse(&http::Method::GET, &"/apis/apps.example.com/v1/things".parse().unwrap()).unwrap();
+        assert_eq!(Accepted::choose(&headers("application/vnd.kubernetes.protobuf, */*"), &info).unwrap(), Accepted::JSON);
+        assert_eq!(Accepted::choose(&headers("application/vnd.kubernetes.protobuf"), &info).unwrap_err().code(), 406);
     }
 
     #[test]

@@ -3,15 +3,16 @@
 //! Owns headers that every answer has. Must never decide what is in a body.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use shared::status::ApiError;
 
-use super::negotiate::{self, Accepted};
-use super::{Body, Response};
+use super::negotiate::{self, Accepted, Format};
+use super::{Body, Response, protobuf};
 
 /// Answers larger than this are compressed for clients that accept it (`defaultGzipThresholdBytes`).
 const GZIP_FROM: u64 = 128 * 1024;
@@ -31,10 +32,20 @@ pub fn json_bytes(code: StatusCode, bytes: Bytes) -> Response {
     with_type(code, "application/json", bytes.into())
 }
 
+/// Objects up to this size are copied to get their newline, so that they go out in one piece.
+const COPIED: usize = 4 * 1024;
+
+/// JSON as Go's encoder writes it: with a newline at the end.
+pub fn json_line(code: StatusCode, bytes: Bytes) -> Response {
+    let newline = Bytes::from_static(b"\n");
+    let body = if bytes.len() <= COPIED { Body::from([bytes, newline].concat()) } else { Body::chunks([bytes, newline]) };
+    with_type(code, "application/json", body)
+}
+
 /// A value as JSON, for documents that do not go through content negotiation.
 pub fn json(code: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(bytes) => json_bytes(code, bytes.into()),
+        Ok(bytes) => json_line(code, bytes.into()),
         Err(error) => self::error(&ApiError::internal(error)),
     }
 }
@@ -44,8 +55,51 @@ pub fn json(code: StatusCode, value: &impl Serialize) -> Response {
 /// # Errors
 /// 500 for bytes that are not JSON.
 pub fn negotiated(code: StatusCode, accepted: Accepted, bytes: Bytes) -> Result<Response, ApiError> {
+    if accepted.format == Format::Json && !accepted.pretty {
+        return Ok(json_line(code, bytes));
+    }
     let (bytes, media) = negotiate::encode(accepted, bytes)?;
     Ok(with_type(code, media, bytes.into()))
+}
+
+/// A watch, whose lines of JSON become frames for a client that accepts protobuf.
+pub fn watch(accepted: Accepted, lines: Body) -> Response {
+    if accepted.format != Format::Protobuf {
+        return with_type(StatusCode::OK, "application/json", lines);
+    }
+    let frame = |line: &[u8]| {
+        // An event that cannot be shown is said to be so; the stream goes on.
+        protobuf::watch_frame(line).unwrap_or_else(|error| {
+            let status = serde_json::to_value(&*error.0).unwrap_or_default();
+            let line = serde_json::json!({"type": "ERROR", "object": status}).to_string();
+            protobuf::watch_frame(line.as_bytes()).unwrap_or_default()
+        })
+    };
+    with_type(StatusCode::OK, negotiate::PROTOBUF_STREAM, each_line(lines, frame))
+}
+
+/// A body of lines, each turned into something else as it comes.
+pub fn each_line(body: Body, turn: impl Fn(&[u8]) -> Bytes + Send + 'static) -> Body {
+    let state = (body, BytesMut::new(), turn);
+    Body::stream(futures::stream::unfold(state, |(mut body, mut open, turn)| async move {
+        loop {
+            let bytes = match body.next().await? {
+                Ok(bytes) => bytes,
+                Err(error) => return Some((Err(error), (body, open, turn))),
+            };
+            // Only what is new can hold the end of the line that was begun before.
+            let Some(end) = bytes.iter().rposition(|b| *b == b'\n') else {
+                open.extend_from_slice(&bytes);
+                continue;
+            };
+            let (whole, rest) = bytes.split_at(end + 1);
+            open.extend_from_slice(whole);
+            let turned: Vec<u8> = open.split_inclusive(|b| *b == b'\n').flat_map(|line| turn(line)).collect();
+            open.clear();
+            open.extend_from_slice(rest);
+            return Some((Ok(turned.into()), (body, open, turn)));
+        }
+    }))
 }
 
 /// Plain text.
@@ -55,11 +109,23 @@ pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response {
     response
 }
 
+/// An error as its `Status`, in the encoding that the client accepts, or as JSON when it accepts none.
+pub fn error_for(accepted: Option<Accepted>, error: &ApiError) -> Response {
+    let mut response = self::error(error);
+    let Some(accepted) = accepted.filter(|a| a.format != Format::Json || a.pretty) else { return response };
+    let json = serde_json::to_vec(&*error.0).unwrap_or_default();
+    if let Ok((bytes, media)) = negotiate::encode(accepted, json.into()) {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        *response.body_mut() = bytes.into();
+    }
+    response
+}
+
 /// An error as its `Status`.
 pub fn error(error: &ApiError) -> Response {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let bytes = serde_json::to_vec(&*error.0).unwrap_or_default();
-    let mut response = json_bytes(code, bytes.into());
+    let mut response = json_line(code, bytes.into());
     let seconds = error.0.details.as_ref().and_then(|d| d.retry_after_seconds).filter(|s| *s > 0);
     if let Some(seconds) = seconds {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -127,6 +193,16 @@ pub fn gzip<'a>(chunks: impl IntoIterator<Item = &'a Bytes>) -> std::io::Result<
         encoder.write_all(chunk)?;
     }
     encoder.finish().map(Bytes::from)
+}
+
+/// What was compressed by [`gzip`].
+///
+/// # Errors
+/// 500 for other bytes.
+pub fn gunzip(bytes: &Bytes) -> Result<Bytes, ApiError> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(ApiError::internal)?;
+    Ok(plain.into())
 }
 
 /// Whether a client accepts gzip.

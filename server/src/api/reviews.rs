@@ -23,12 +23,12 @@ use super::authz::Access;
 use super::chain::Call;
 use super::negotiate::{self, Accepted};
 use super::user::User;
-use super::{Body, Response, respond};
+use super::{Body, Response, component_statuses, respond};
 use crate::registry::store::from_json;
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, ApiError>> + Send + 'a>>;
 
-/// A kind that is only ever created, and answered at once.
+/// A kind that is answered at once and never stored; all but one are only ever created.
 pub struct Virtual {
     /// API group.
     pub group: &'static str,
@@ -42,6 +42,10 @@ pub struct Virtual {
     pub singular: &'static str,
     /// Whether it is asked in a namespace.
     pub namespaced: bool,
+    /// What can be done with it.
+    pub verbs: &'static [&'static str],
+    /// Short names.
+    pub short_names: &'static [&'static str],
     /// Its OpenAPI schema.
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
     answer: for<'a> fn(&'a Call<'a>, Bytes) -> Answer<'a>,
@@ -59,6 +63,8 @@ macro_rules! row {
             plural: $plural,
             singular: $singular,
             namespaced: $namespaced,
+            verbs: &["create"],
+            short_names: &[],
             schema: |generator| generator.subschema_for::<$type>(),
             answer: |call, body| Box::pin(async move { encode(&$answer(call, decode::<$type>(&body)?).await?) }),
         }
@@ -73,20 +79,34 @@ pub static VIRTUAL: &[Virtual] = &[
     row!(AUTHORIZATION, SelfSubjectAccessReview, "selfsubjectaccessreviews", "selfsubjectaccessreview", false, self_access_review),
     row!(AUTHORIZATION, LocalSubjectAccessReview, "localsubjectaccessreviews", "localsubjectaccessreview", true, local_access_review),
     row!(AUTHORIZATION, SelfSubjectRulesReview, "selfsubjectrulesreviews", "selfsubjectrulesreview", false, self_rules_review),
+    Virtual {
+        group: "",
+        version: "v1",
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        singular: "componentstatus",
+        namespaced: false,
+        verbs: &["get", "list"],
+        short_names: &["cs"],
+        schema: |generator| generator.subschema_for::<k8s_openapi::api::core::v1::ComponentStatus>(),
+        answer: |call, _| Box::pin(component_statuses::answer(call)),
+    },
 ];
 
 /// Answers a request for a virtual kind.
 ///
 /// # Errors
-/// 405 for anything but a create, 400 for a body that is not the kind, and what the review itself says.
+/// 405 for a verb that it does not have, 400 for a body that is not the kind, and what the kind itself says.
 pub async fn handle(call: &Call<'_>, row: &'static Virtual, body: Body) -> Result<Response, ApiError> {
-    if call.info.verb != "create" || !call.info.name.is_empty() || row.namespaced == call.info.namespace.is_empty() {
+    let created = call.info.verb == "create";
+    let misplaced = row.namespaced == call.info.namespace.is_empty() || created != call.info.name.is_empty() && call.info.verb != "list";
+    if !row.verbs.contains(&call.info.verb) || misplaced {
         return Err(ApiError::method_not_supported(GroupResource { group: row.group, resource: row.plural }, call.info.verb));
     }
     let accepted = Accepted::choose(&call.parts.headers, call.info)?;
-    let json = negotiate::request_json(&call.parts.headers, body.read().await?)?;
+    let json = if created { negotiate::request_json(&call.parts.headers, body.read().await?)? } else { Bytes::new() };
     let answer = (row.answer)(call, json).await?;
-    respond::negotiated(StatusCode::CREATED, accepted, answer.into())
+    respond::negotiated(if created { StatusCode::CREATED } else { StatusCode::OK }, accepted, answer.into())
 }
 
 fn decode<T: DeserializeOwned + k8s_openapi::Resource>(body: &[u8]) -> Result<T, ApiError> {

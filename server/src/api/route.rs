@@ -28,7 +28,8 @@ impl Route {
             return Route::Path;
         }
         if let Some((view, row)) = View::find(info).and_then(|view| Some((view, view.row()?))) {
-            let served = row.namespaced && (!info.namespace.is_empty() || across(info)) && info.subresource.is_empty();
+            let part = info.subresource.is_empty() || view.subresources.iter().any(|s| s.name == info.subresource) && info.rest.len() <= 1;
+            let served = row.namespaced && (!info.namespace.is_empty() || across(info)) && part;
             return if served { Route::View(view) } else { Route::Unknown };
         }
         let Some(row) = RESOURCES.find(&info.group, &info.version, &info.resource) else {

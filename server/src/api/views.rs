@@ -1,14 +1,14 @@
-//! Kinds that are stored in one version and served in another as well, under other names for the same fields: `events.k8s.io/v1` shows the
-//! core group's Events (`pkg/apis/events/v1/conversion.go`).
+//! Kinds that are stored in one version and served in another as well: `events.k8s.io/v1` shows the core group's Events under other names
+//! (`pkg/apis/events/v1/conversion.go`), `autoscaling/v1` the autoscalers of v2.
 //!
 //! Owns the translation of bodies at the edge. The stored kind does all the rest.
 
-use std::collections::VecDeque;
+mod autoscaling;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value};
+use shared::patch::strategic;
 use shared::status::ApiError;
 
 use super::chain::Call;
@@ -16,7 +16,8 @@ use super::negotiate::{self, Accepted, Shape};
 use super::request_info::RequestInfo;
 use super::{Body, Response, respond, verbs};
 use crate::registry::store::yaml_to_json;
-use crate::registry::{RESOURCES, Resource};
+use crate::registry::{RESOURCES, Resource, STATUS, Subresource};
+use verbs::Patch;
 
 /// Another version of a stored kind. Verbs, scope and names are the stored kind's.
 pub struct View {
@@ -32,25 +33,49 @@ pub struct View {
     fields: &'static [(&'static str, &'static str)],
     /// Fields that are served as `null` when nothing is stored: Go has no way to leave them out.
     nulls: &'static [&'static str],
+    /// Where more than names differ.
+    convert: Option<Convert>,
+    /// Subresources that it has of the stored kind's.
+    pub subresources: &'static [Subresource],
+}
+
+/// A translation of whole objects.
+struct Convert {
+    store: fn(&mut Map<String, Value>),
+    serve: fn(&mut Map<String, Value>),
 }
 
 /// Every view. One entry each.
-pub static VIEWS: &[View] = &[View {
-    group: "events.k8s.io",
-    version: "v1",
-    stored: ("", "v1", "events"),
-    schema: |generator| generator.subschema_for::<k8s_openapi::api::events::v1::Event>(),
-    fields: &[
-        ("note", "message"),
-        ("regarding", "involvedObject"),
-        ("reportingController", "reportingComponent"),
-        ("deprecatedSource", "source"),
-        ("deprecatedFirstTimestamp", "firstTimestamp"),
-        ("deprecatedLastTimestamp", "lastTimestamp"),
-        ("deprecatedCount", "count"),
-    ],
-    nulls: &["eventTime"],
-}];
+pub static VIEWS: &[View] = &[
+    View {
+        group: "events.k8s.io",
+        version: "v1",
+        stored: ("", "v1", "events"),
+        schema: |generator| generator.subschema_for::<k8s_openapi::api::events::v1::Event>(),
+        fields: &[
+            ("note", "message"),
+            ("regarding", "involvedObject"),
+            ("reportingController", "reportingComponent"),
+            ("deprecatedSource", "source"),
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+            ("deprecatedCount", "count"),
+        ],
+        nulls: &["eventTime"],
+        convert: None,
+        subresources: &[],
+    },
+    View {
+        group: "autoscaling",
+        version: "v1",
+        stored: ("autoscaling", "v2", "horizontalpodautoscalers"),
+        schema: |generator| generator.subschema_for::<k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler>(),
+        fields: &[],
+        nulls: &[],
+        convert: Some(Convert { store: autoscaling::store, serve: autoscaling::serve }),
+        subresources: &[STATUS],
+    },
+];
 
 impl View {
     /// The view that a path names.
@@ -72,6 +97,9 @@ impl View {
     fn store(&self, row: &Resource, value: &mut Value) {
         if let Some(map) = value.as_object_mut() {
             rename(map, self.fields.iter().copied());
+            if let Some(convert) = &self.convert {
+                (convert.store)(map);
+            }
             version(map, &self.api_version(), &row.api_version());
         }
     }
@@ -88,6 +116,9 @@ impl View {
                 rename(map, self.fields.iter().map(|(served, stored)| (*stored, *served)));
                 for name in self.nulls {
                     map.entry(*name).or_insert(Value::Null);
+                }
+                if let Some(convert) = &self.convert {
+                    (convert.serve)(map);
                 }
             }
         }
@@ -129,16 +160,60 @@ pub async fn handle(call: &Call<'_>, view: &'static View, body: Body) -> Result<
         *value = value.split(',').map(|term| view.store_path(term, '.')).collect::<Vec<_>>().join(",");
     }
     let mut parts = call.parts.clone();
-    let body = incoming(view, row, info.verb, &mut parts.headers, body).await?;
     // Tables and metadata are the same in both versions.
-    if accepted.shape != Shape::Object {
-        let inner = Call { server: call.server, info: &info, user: call.user, parts: &parts };
-        return verbs::handle(&inner, row, body).await;
+    let same = accepted.shape != Shape::Object;
+    if !same {
+        parts.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     }
-    parts.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let inner = Call { server: call.server, info: &info, user: call.user, parts: &parts };
-    let response = verbs::handle(&inner, row, body).await?;
-    if info.verb == "watch" { Ok(watched(view, row, response)) } else { answered(view, row, accepted, response) }
+    let response = if info.verb == "patch" && view.convert.is_some() && negotiate::media_type(&parts.headers) != "application/apply-patch+yaml" {
+        let patch = Patch::read(call, body).await?;
+        patched(call, view, row, &patch, info.clone(), parts).await?
+    } else {
+        let body = incoming(view, row, info.verb, &mut parts.headers, body).await?;
+        inner(&Call { server: call.server, info: &info, user: call.user, parts: &parts }, row, body).await?
+    };
+    match info.verb {
+        _ if same => Ok(response),
+        "watch" => Ok(watched(view, row, accepted, response)),
+        _ => answered(view, row, accepted, response),
+    }
+}
+
+/// The stored kind's verb.
+async fn inner(call: &Call<'_>, row: &'static Resource, body: Body) -> Result<Response, ApiError> {
+    if call.info.subresource == "status" { verbs::handle_status(call, row, body).await } else { verbs::handle(call, row, body).await }
+}
+
+/// How often a patch is tried again when somebody else wrote in between (upstream's `MaxRetryWhenPatchConflicts`).
+const PATCH_TRIES: usize = 5;
+
+/// Patches an object in a version that differs by more than names: what is stored is shown, patched, and taken back.
+async fn patched(
+    call: &Call<'_>,
+    view: &View,
+    row: &'static Resource,
+    patch: &Patch,
+    mut info: RequestInfo,
+    mut parts: http::request::Parts,
+) -> Result<Response, ApiError> {
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut tries = 1;
+    loop {
+        info.verb = "get";
+        let stored = inner(&Call { server: call.server, info: &info, user: call.user, parts: &parts }, row, Body::empty()).await?;
+        let mut shown: Value = serde_json::from_slice(&stored.into_body().read().await?).map_err(ApiError::internal)?;
+        view.serve(row, &mut shown);
+        let before = shown["metadata"]["resourceVersion"].clone();
+        let mut wanted = patch.apply_to(shown, strategic::Type::of(&view.api_version(), row.kind))?;
+        let ours = wanted["metadata"]["resourceVersion"] == before;
+        view.store(row, &mut wanted);
+        info.verb = "update";
+        let body = Body::from(wanted.to_string());
+        match inner(&Call { server: call.server, info: &info, user: call.user, parts: &parts }, row, body).await {
+            Err(error) if error.code() == 409 && ours && tries < PATCH_TRIES => tries += 1,
+            answer => return answer,
+        }
+    }
 }
 
 /// The body in the stored kind's terms.
@@ -184,23 +259,8 @@ fn answered(view: &View, row: &Resource, accepted: Accepted, response: Response)
 }
 
 /// A watch in the view's terms, event by event.
-fn watched(view: &'static View, row: &'static Resource, response: Response) -> Response {
-    let (head, body) = response.into_parts();
-    let lines = futures::stream::unfold((body, BytesMut::new(), VecDeque::new()), move |(mut body, mut open, mut ready)| async move {
-        loop {
-            if let Some(line) = ready.pop_front() {
-                return Some((Ok(line), (body, open, ready)));
-            }
-            match body.next().await? {
-                Ok(bytes) => open.extend_from_slice(&bytes),
-                Err(error) => return Some((Err(error), (body, open, ready))),
-            }
-            while let Some(end) = open.iter().position(|b| *b == b'\n') {
-                ready.push_back(event(view, row, &open.split_to(end + 1)));
-            }
-        }
-    });
-    Response::from_parts(head, Body::stream(lines))
+fn watched(view: &'static View, row: &'static Resource, accepted: Accepted, response: Response) -> Response {
+    respond::watch(accepted, respond::each_line(response.into_body(), move |line| event(view, row, line)))
 }
 
 fn event(view: &View, row: &Resource, line: &[u8]) -> Bytes {

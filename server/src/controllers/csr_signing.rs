@@ -11,6 +11,8 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use kube::Api;
 use kube::api::PostParams;
 
+use super::certificates::request::{parse, validate_node_client, validate_node_serving};
+use super::certificates::{KUBELET_CLIENT, KUBELET_SERVING};
 use super::queue::{Key, Queue};
 use super::{Context, Error, now, synced};
 
@@ -60,20 +62,34 @@ fn decide(request: &CertificateSigningRequest) -> Decision {
     let status = request.status.as_ref();
     let has = |kind: &str| status.and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == kind));
     let issued = status.and_then(|s| s.certificate.as_ref()).is_some_and(|c| !c.0.is_empty());
-    let spec = &request.spec;
-    if !has("Approved") || has("Denied") || has("Failed") || issued || ![CLIENT, LEGACY].contains(&spec.signer_name.as_str()) {
+    if !has("Approved") || has("Denied") || has("Failed") || issued {
         return Decision::Nothing;
     }
+    let spec = &request.spec;
     let usages = spec.usages.as_deref().unwrap_or_default();
-    let uses = |usage: &str| usages.iter().any(|u| u == usage);
-    if spec.signer_name == CLIENT {
-        let fits = |u: &String| matches!(u.as_str(), "digital signature" | "key encipherment" | "client auth");
-        if !uses("client auth") || !usages.iter().all(fits) {
-            return Decision::Refuse(format!("invalid usages for client certificate: {usages:?}"));
-        }
+    let checked = match spec.signer_name.as_str() {
+        CLIENT => client_usages(usages),
+        LEGACY => Ok(()),
+        KUBELET_CLIENT => parse(&spec.request.0).and_then(|names| validate_node_client(&names, usages)),
+        KUBELET_SERVING => parse(&spec.request.0).and_then(|names| validate_node_serving(&names, usages)),
+        _ => return Decision::Nothing,
+    };
+    if let Err(reason) = checked {
+        return Decision::Refuse(reason);
     }
+    let uses = |usage: &str| usages.iter().any(|u| u == usage);
     let seconds = spec.expiration_seconds.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST);
     Decision::Sign(Wanted { client: uses("client auth"), server: uses("server auth"), seconds })
+}
+
+/// Refuses usages that a client's certificate has no need of (`validateAPIServerClientUsages`).
+fn client_usages(usages: &[String]) -> Result<(), String> {
+    let fits = |usage: &&String| matches!(usage.as_str(), "digital signature" | "key encipherment" | "client auth");
+    match usages.iter().find(|usage| !fits(usage)) {
+        Some(usage) => Err(format!("invalid usage for client certificate: {usage}")),
+        None if usages.iter().any(|u| u == "client auth") => Ok(()),
+        None => Err("missing required usage for client certificate: client auth".into()),
+    }
 }
 
 /// Starts the controller; without an authority in the settings there is nothing to sign with.
@@ -144,5 +160,27 @@ mod tests {
         let mut issued = request(CLIENT, &["client auth"], "Approved");
         issued.status.get_or_insert_default().certificate = Some(ByteString(b"x".to_vec()));
         assert_eq!(decide(&issued), Decision::Nothing);
+    }
+
+    #[test]
+    fn nodes_get_the_certificates_that_nodes_may_have() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let of = |signer: &str, usages: &[&str], name: &str, hosts: &[&str]| {
+            let mut params = rcgen::CertificateParams::new(hosts.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            let mut request = request(signer, usages, "Approved");
+            request.spec.request = ByteString(params.serialize_request(&key).unwrap().pem().unwrap().into_bytes());
+            decide(&request)
+        };
+        let (client, server) = (["digital signature", "client auth"], ["digital signature", "server auth"]);
+        let signed = |client, server| Decision::Sign(Wanted { client, server, seconds: SHORTEST });
+        assert_eq!(of(KUBELET_CLIENT, &client, "system:node:n", &[]), signed(true, false));
+        assert_eq!(of(KUBELET_SERVING, &server, "system:node:n", &["n", "10.0.0.1"]), signed(false, true));
+        let refused = |decision, text: &str| assert_eq!(decision, Decision::Refuse(text.to_owned()));
+        refused(of(KUBELET_CLIENT, &client, "system:node:n", &["n"]), "DNS subjectAltNames are not allowed");
+        refused(of(KUBELET_SERVING, &server, "jane", &["n"]), "subject common name does not begin with system:node: ");
+        refused(of(CLIENT, &["client auth", "server auth"], "jane", &[]), "invalid usage for client certificate: server auth");
     }
 }

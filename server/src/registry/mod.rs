@@ -51,6 +51,7 @@ pub mod quota;
 pub mod rbac;
 #[cfg(test)]
 mod registered;
+pub mod resource;
 pub mod scale;
 pub mod scheduling;
 pub mod storage;
@@ -526,6 +527,10 @@ pub static RESOURCES: LazyLock<Registry> = LazyLock::new(|| {
         Resource::of::<admissionregistration::policies::ValidatingAdmissionPolicyBindings>(),
         Resource::of::<admissionregistration::policies::MutatingAdmissionPolicies>(),
         Resource::of::<admissionregistration::policies::MutatingAdmissionPolicyBindings>(),
+        Resource::of::<resource::device_class::DeviceClasses>(),
+        Resource::of::<resource::resource_claim::ResourceClaims>(),
+        Resource::of::<resource::resource_claim_template::ResourceClaimTemplates>(),
+        Resource::of::<resource::resource_slice::ResourceSlices>(),
         Resource::of::<apiextensions::custom_resource_definition::CustomResourceDefinitions>(),
         Resource::of::<flowcontrol::flow_schema::FlowSchemas>(),
         Resource::of::<flowcontrol::priority_level::PriorityLevelConfigurations>(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::path::PathElement;
 
@@ -77,8 +77,36 @@ impl Type {
         Type(table.names.get(name.as_str()).or_else(|| table.names.get("*")).copied().unwrap_or_default())
     }
 
+    /// Whether values of the type are owned as a whole wherever their place does not say otherwise.
+    pub fn is_atomic(self) -> bool {
+        TABLE.types.get(self.0).is_some_and(|t| t.atomic)
+    }
+
+    /// The fields that the table knows, with the type of their values or elements and what the published OpenAPI says of them.
+    pub fn published(self) -> impl Iterator<Item = (&'static str, Type, Map<String, Value>)> {
+        let fields = TABLE.types.get(self.0).into_iter().flat_map(|t| t.fields.iter());
+        fields.map(|(name, node)| (*name, node.child, node.shape.published()))
+    }
+
     pub(super) fn root(self) -> Node {
         Node { child: self, ..Node::default() }
+    }
+}
+
+impl Shape {
+    /// As OpenAPI extensions.
+    fn published(self) -> Map<String, Value> {
+        let extensions: Vec<(&str, Value)> = match self {
+            Shape::Plain | Shape::Map => Vec::new(),
+            Shape::Atomic => vec![("x-kubernetes-map-type", "atomic".into())],
+            Shape::Granular => vec![("x-kubernetes-map-type", "granular".into())],
+            Shape::Set => vec![("x-kubernetes-list-type", "set".into())],
+            Shape::List(keys) => {
+                let keys: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+                vec![("x-kubernetes-list-type", "map".into()), ("x-kubernetes-list-map-keys", json!(keys))]
+            }
+        };
+        extensions.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -1,27 +1,35 @@
-//! OpenAPI v3: one document a group version, good enough for `kubectl explain`, client-side validation and code generators
-//! (`k8s.io/kube-openapi/pkg/handler3`).
+//! OpenAPI v3: one document a group version, for `kubectl explain`, client-side validation and code generators
+//! (`k8s.io/kube-openapi/pkg/handler3`). Version 2 is made from these documents.
 //!
 //! Owns the documents: built from the registry's rows and the types' own schemas when first asked for, then kept compressed.
-//! There is no v2: clients that know it only speak its protobuf form, and all current ones use v3.
 
+mod extensions;
+mod parameters;
 mod paths;
 mod schemas;
+mod v2;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::status::ApiError;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::request_info::RequestInfo;
 use super::reviews::VIRTUAL;
 use super::views::VIEWS;
 use super::{Response, discovery, respond};
 use crate::registry::{RESOURCES, Subresource};
+
+/// What ObjectMeta says of its name, as tables describe the column.
+pub const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
+/// The same of its creation, without the line breaks.
+pub const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC. Populated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 /// One kind, stored or virtual, as the documents describe it.
 struct Kind {
@@ -42,12 +50,14 @@ struct Documents {
 }
 
 static DOCUMENTS: OnceCell<Documents> = OnceCell::const_new();
+/// Version 2, with the root document of what it was made from.
+static VERSION_2: Mutex<Option<(Bytes, Arc<v2::Document>)>> = Mutex::const_new(None);
 
 /// Answers a request below `/openapi`, or `None` when the path is another.
 pub async fn answer(info: &RequestInfo, headers: &HeaderMap) -> Option<Result<Response, ApiError>> {
     let rest = info.path.strip_prefix("/openapi/")?.trim_end_matches('/');
     if rest == "v2" {
-        return Some(Err(ApiError::not_acceptable("OpenAPI v2 is not served; use /openapi/v3")));
+        return Some(version_2().await.and_then(|document| document.answer(headers)));
     }
     let rest = rest.strip_prefix("v3")?;
     let documents = match DOCUMENTS.get_or_try_init(build).await {
@@ -72,9 +82,7 @@ fn document(gzip: &Bytes, hash: &str, info: &RequestInfo, headers: &HeaderMap) -
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&gzip[..]).read_to_end(&mut plain).map_err(ApiError::internal)?;
-        respond::json_bytes(StatusCode::OK, plain.into())
+        respond::json_bytes(StatusCode::OK, respond::gunzip(gzip)?)
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag);
@@ -100,6 +108,21 @@ async fn build() -> Result<Documents, ApiError> {
     tokio::task::spawn_blocking(build_all).await.map_err(ApiError::internal)?
 }
 
+/// Version 2, made of the documents of version 3 and anew when those have changed.
+async fn version_2() -> Result<Arc<v2::Document>, ApiError> {
+    let documents = DOCUMENTS.get_or_try_init(build).await?;
+    let mut made = VERSION_2.lock().await;
+    if let Some((_, document)) = made.as_ref().filter(|(of, _)| *of == documents.root) {
+        return Ok(document.clone());
+    }
+    let compressed: Vec<Bytes> = documents.by_path.values().map(|(gzip, _)| gzip.clone()).collect();
+    let read = |gzip: Bytes| serde_json::from_slice(&respond::gunzip(&gzip)?).map_err(ApiError::internal);
+    let document = tokio::task::spawn_blocking(move || v2::Document::build(compressed.into_iter().map(read))).await;
+    let document = Arc::new(document.map_err(ApiError::internal)??);
+    *made = Some((documents.root.clone(), document.clone()));
+    Ok(document)
+}
+
 fn build_all() -> Result<Documents, ApiError> {
     let kinds = kinds();
     let mut by_path = BTreeMap::new();
@@ -107,7 +130,7 @@ fn build_all() -> Result<Documents, ApiError> {
     for (group, version) in discovery::group_versions() {
         let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
         let own: Vec<&Kind> = kinds.iter().filter(|k| (k.group, k.version) == (group, version)).collect();
-        let bytes = Bytes::from(group_version(&own).to_string());
+        let bytes = Bytes::from(group_version(group, version, &own).to_string());
         let hash = Sha256::digest(&bytes).iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02X}"));
         listed.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
         by_path.insert(path, (respond::gzip([&bytes]).map_err(ApiError::internal)?, hash));
@@ -132,7 +155,7 @@ fn kinds() -> Vec<Kind> {
         kind: v.kind,
         plural: v.plural,
         namespaced: v.namespaced,
-        verbs: &["create"],
+        verbs: v.verbs,
         subresources: &[],
         schema: v.schema,
     });
@@ -143,16 +166,17 @@ fn kinds() -> Vec<Kind> {
         plural: r.plural,
         namespaced: r.namespaced,
         verbs: r.verbs,
-        subresources: &[],
+        subresources: v.subresources,
         schema: v.schema,
     });
     stored.chain(virtuals).chain(views).collect()
 }
 
 /// The document of one group version.
-fn group_version(kinds: &[&Kind]) -> Value {
+fn group_version(group: &str, version: &str, kinds: &[&Kind]) -> Value {
     let mut schemas = schemas::Schemas::new();
     let mut paths = serde_json::Map::new();
+    paths::add_resources(&mut paths, &mut schemas, group, version);
     for kind in kinds {
         paths::add(&mut paths, &mut schemas, kind);
     }
@@ -165,6 +189,28 @@ fn group_version(kinds: &[&Kind]) -> Value {
             "securitySchemes": {"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header"}},
         },
     })
+}
+
+/// Every kind's schema: group, version, kind, the schema's name, and all schemas of its group version; for tests over all kinds.
+#[cfg(test)]
+pub fn schemas_of_kinds() -> Vec<(String, String, String, String, std::sync::Arc<serde_json::Map<String, Value>>)> {
+    let kinds = kinds();
+    let mut found = Vec::new();
+    for (group, version) in discovery::group_versions() {
+        let own: Vec<&Kind> = kinds.iter().filter(|k| (k.group, k.version) == (group, version)).collect();
+        let mut document = group_version(group, version, &own);
+        let Value::Object(all) = document["components"]["schemas"].take() else { continue };
+        let all = std::sync::Arc::new(all);
+        for (name, schema) in all.iter() {
+            for gvk in schema.get("x-kubernetes-group-version-kind").and_then(Value::as_array).into_iter().flatten() {
+                let text = |field: &str| gvk[field].as_str().unwrap_or_default().to_owned();
+                if text("group") == group && text("version") == version && !["DeleteOptions", "WatchEvent"].contains(&text("kind").as_str()) {
+                    found.push((text("group"), text("version"), text("kind"), name.clone(), all.clone()));
+                }
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -6,19 +6,21 @@ use k8s_openapi::api::core::v1::Binding;
 use k8s_openapi::api::policy::v1::Eviction;
 use serde_json::{Map, Value, json};
 
-use super::Kind;
 use super::schemas::{Schemas, gvk};
+use super::{Kind, parameters};
+use crate::api::{negotiate, protobuf};
 use crate::registry::Subresource;
 
-/// Content types of patches that are described. Strategic merge patches work too, but to say so here would make kubectl compute them from
-/// this document, which has no merge keys, instead of from its own types.
-const PATCH_TYPES: [&str; 3] = ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+/// Content types of patches. Strategic ones need types that say how their lists merge.
+const PATCH_TYPES: [&str; 4] =
+    ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 /// One operation's making.
 struct Operation<'a> {
     kind: &'a Kind,
-    /// `get`, `list`, `post`, `put`, `patch`, `delete`, `deletecollection`, as `x-kubernetes-action` has it.
+    /// `get`, `list`, `post`, `put`, `patch`, `delete`, `deletecollection`, `watch`, `watchlist`, `connect`, as `x-kubernetes-action` has it.
     action: &'static str,
+    method: &'static str,
     subresource: &'a str,
     gvk: Value,
     body: Option<Value>,
@@ -26,57 +28,86 @@ struct Operation<'a> {
 }
 
 pub(super) fn add(paths: &mut Map<String, Value>, schemas: &mut Schemas, kind: &Kind) {
-    let root = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
-    let collection = if kind.namespaced { format!("{root}/namespaces/{{namespace}}/{}", kind.plural) } else { format!("{root}/{}", kind.plural) };
+    let root = root_of(kind.group, kind.version);
+    let below = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
+    let collection = format!("{root}/{below}{}", kind.plural);
     let one = format!("{collection}/{{name}}");
-    let (object, list) = (schemas.kind(kind), schemas.list(kind));
+    let (object, list, event) = (schemas.kind(kind), schemas.list(kind), schemas.watch_event());
     let (status, options, patch) = (schemas.status(), schemas.delete_options(), schemas.patch());
-    let operation = |action, body, answer: &Value| Operation {
+    let deleted = if crate::api::verbs::returns_deleted(kind.plural) { &object } else { &status };
+    let operation = |action, method, body, answer: &Value| Operation {
         kind,
         action,
+        method,
         subresource: "",
         gvk: gvk(kind.group, kind.version, kind.kind),
         body,
         answer: answer.clone(),
     };
     let has = |verb: &str| kind.verbs.contains(&verb);
-    let mut put = |path: &str, method: &str, operation: Operation<'_>| insert(paths, path, method, &operation);
+    let mut put = |path: &str, operation: Operation<'_>| insert(paths, path, &operation);
     if has("list") {
-        put(&collection, "get", operation("list", None, &list));
+        put(&collection, operation("list", "get", None, &list));
         if kind.namespaced {
-            put(&format!("{root}/{}", kind.plural), "get", operation("list", None, &list));
+            put(&format!("{root}/{}", kind.plural), operation("list", "get", None, &list));
+        }
+    }
+    if has("watch") {
+        put(&format!("{root}/watch/{below}{}", kind.plural), operation("watchlist", "get", None, &event));
+        put(&format!("{root}/watch/{below}{}/{{name}}", kind.plural), operation("watch", "get", None, &event));
+        if kind.namespaced {
+            put(&format!("{root}/watch/{}", kind.plural), operation("watchlist", "get", None, &event));
         }
     }
     if has("create") {
-        put(&collection, "post", operation("post", Some(object.clone()), &object));
+        put(&collection, operation("post", "post", Some(object.clone()), &object));
     }
     if has("deletecollection") {
-        put(&collection, "delete", operation("deletecollection", Some(options.clone()), &status));
+        put(&collection, operation("deletecollection", "delete", Some(options.clone()), &status));
     }
     if has("get") {
-        put(&one, "get", operation("get", None, &object));
+        put(&one, operation("get", "get", None, &object));
     }
     if has("update") {
-        put(&one, "put", operation("put", Some(object.clone()), &object));
+        put(&one, operation("put", "put", Some(object.clone()), &object));
     }
     if has("patch") {
-        put(&one, "patch", operation("patch", Some(patch.clone()), &object));
+        put(&one, operation("patch", "patch", Some(patch.clone()), &object));
     }
     if has("delete") {
-        put(&one, "delete", operation("delete", Some(options), &status));
+        put(&one, operation("delete", "delete", Some(options), deleted));
     }
     for sub in kind.subresources {
         subresource(paths, schemas, kind, sub, &one, &object, &patch);
     }
 }
 
+/// The path that lists a group version's resources.
+pub(super) fn add_resources(paths: &mut Map<String, Value>, schemas: &mut Schemas, group: &str, version: &str) {
+    let (resources, tag) = (schemas.resources(), tag_of(group, version));
+    let content: Map<String, Value> =
+        ["application/json", "application/yaml"].iter().map(|media| ((*media).to_owned(), json!({"schema": resources}))).collect();
+    let get = json!({
+        "tags": [tag],
+        "description": "get available resources",
+        "operationId": format!("get{}{}APIResources", upper(short(group)), upper(version)),
+        "responses": {"200": {"description": "OK", "content": content}, "401": {"description": "Unauthorized"}},
+    });
+    paths.insert(format!("{}/", root_of(group, version)), json!({"get": get}));
+}
+
+fn root_of(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
+}
+
 fn subresource(paths: &mut Map<String, Value>, schemas: &mut Schemas, kind: &Kind, sub: &Subresource, one: &str, parent: &Value, patch: &Value) {
+    let connects = matches!(sub.name, "exec" | "attach" | "portforward" | "proxy");
     let body = match sub.kind {
         "Scale" => schemas.of::<Scale>(),
         "Binding" => schemas.of::<Binding>(),
         "Eviction" => schemas.of::<Eviction>(),
         "TokenRequest" => schemas.of::<TokenRequest>(),
-        _ if matches!(sub.name, "exec" | "attach" | "portforward" | "proxy" | "log") => json!({"type": "string"}),
+        _ if connects || sub.name == "log" => json!({"type": "string"}),
         _ => parent.clone(),
     };
     let gvk = if sub.kind.is_empty() || sub.version.is_empty() {
@@ -93,46 +124,41 @@ fn subresource(paths: &mut Map<String, Value>, schemas: &mut Schemas, kind: &Kin
             "delete" => ("delete", "delete", None),
             _ => continue,
         };
-        let operation = Operation { kind, action, subresource: sub.name, gvk: gvk.clone(), body: sent, answer: body.clone() };
-        insert(paths, &format!("{one}/{}", sub.name), method, &operation);
+        let (action, sent) = if connects { ("connect", None) } else { (action, sent) };
+        let operation = Operation { kind, action, method, subresource: sub.name, gvk: gvk.clone(), body: sent, answer: body.clone() };
+        insert(paths, &format!("{one}/{}", sub.name), &operation);
+        if sub.name == "proxy" {
+            insert(paths, &format!("{one}/{}/{{path}}", sub.name), &operation);
+        }
     }
 }
 
-fn insert(paths: &mut Map<String, Value>, path: &str, method: &str, operation: &Operation<'_>) {
-    let item = paths.entry(path.to_owned()).or_insert_with(|| json!({"parameters": path_parameters(path)}));
-    item[method] = operation.describe(path);
-}
-
-fn path_parameters(path: &str) -> Vec<Value> {
-    let parameter = |name: &str, text: &str| json!({"name": name, "in": "path", "description": text, "required": true, "schema": {"type": "string", "uniqueItems": true}});
-    let mut parameters = vec![query("pretty", "string", "If 'true', then the output is pretty printed.")];
-    if path.contains("{name}") {
-        parameters.push(parameter("name", "name of the object"));
-    }
-    if path.contains("{namespace}") {
-        parameters.push(parameter("namespace", "object name and auth scope, such as for teams and projects"));
-    }
-    parameters
-}
-
-fn query(name: &str, kind: &str, text: &str) -> Value {
-    json!({"name": name, "in": "query", "description": text, "schema": {"type": kind, "uniqueItems": true}})
+fn insert(paths: &mut Map<String, Value>, path: &str, operation: &Operation<'_>) {
+    let item = paths.entry(path.to_owned()).or_insert_with(|| json!({"parameters": parameters::of_path(path, operation.kind.kind)}));
+    item[operation.method] = operation.describe(path);
 }
 
 impl Operation<'_> {
     fn describe(&self, path: &str) -> Value {
         let mut value = json!({
-            "tags": [self.tag()],
+            "tags": [tag_of(self.kind.group, self.kind.version)],
             "description": self.description(),
             "operationId": self.id(path),
-            "parameters": self.parameters(),
-            "responses": {
-                "200": {"description": "OK", "content": {"application/json": {"schema": self.answer}, "application/yaml": {"schema": self.answer}}},
-                "401": {"description": "Unauthorized"},
-            },
+            "responses": self.responses(),
             "x-kubernetes-action": self.action,
             "x-kubernetes-group-version-kind": self.gvk,
         });
+        let parameters = match (self.action, self.subresource) {
+            ("get", "log") => parameters::of_log(),
+            ("connect", subresource) => parameters::of_connection(subresource),
+            (action, _) => parameters::of_action(action),
+        };
+        if !parameters.is_empty() {
+            value["parameters"] = parameters.into();
+        }
+        if self.action.starts_with("watch") {
+            value["deprecated"] = true.into();
+        }
         if let Some(body) = &self.body {
             let types: &[&str] = if self.action == "patch" { &PATCH_TYPES } else { &["*/*"] };
             let content: Map<String, Value> = types.iter().map(|t| ((*t).to_owned(), json!({"schema": body}))).collect();
@@ -142,58 +168,34 @@ impl Operation<'_> {
         value
     }
 
-    fn parameters(&self) -> Vec<Value> {
-        let dry_run = || query("dryRun", "string", "When present, indicates that modifications should not be persisted. Valid values are: All");
-        let writing = || {
-            vec![
-                dry_run(),
-                query("fieldManager", "string", "fieldManager is a name associated with the actor or entity that is making these changes."),
-                query(
-                    "fieldValidation",
-                    "string",
-                    "fieldValidation instructs the server on how to handle objects in the request containing unknown or duplicate fields. Valid values are: Ignore, Warn, Strict",
-                ),
-            ]
+    /// The codes that an action may answer with, and in which media types.
+    fn responses(&self) -> Value {
+        let codes: &[(&str, &str)] = match self.action {
+            "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+            "put" | "patch" => &[("200", "OK"), ("201", "Created")],
+            "delete" => &[("200", "OK"), ("202", "Accepted")],
+            _ => &[("200", "OK")],
         };
-        let selecting = || {
-            vec![
-                query("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
-                query("continue", "string", "The continue option should be set when retrieving more results from the server."),
-                query("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields. Defaults to everything."),
-                query("labelSelector", "string", "A selector to restrict the list of returned objects by their labels. Defaults to everything."),
-                query("limit", "integer", "limit is a maximum number of responses to return for a list call."),
-                query("resourceVersion", "string", "resourceVersion sets a constraint on what resource versions a request may be served from."),
-                query("resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."),
-                query("sendInitialEvents", "boolean", "`sendInitialEvents=true` may be set together with `watch=true`."),
-                query("timeoutSeconds", "integer", "Timeout for the list/watch call."),
-                query(
-                    "watch",
-                    "boolean",
-                    "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications.",
-                ),
-            ]
+        let mut types = match (self.action, self.subresource) {
+            ("connect", _) => vec!["*/*"],
+            (_, "log") => vec!["text/plain", "application/json", "application/yaml"],
+            _ => vec!["application/json", "application/yaml"],
         };
-        let deleting = || {
-            vec![
-                dry_run(),
-                query("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted."),
-                query("propagationPolicy", "string", "Whether and how garbage collection will be performed."),
-            ]
-        };
-        match self.action {
-            "list" => selecting(),
-            "post" | "put" => writing(),
-            "patch" => [writing(), vec![query("force", "boolean", "Force is going to \"force\" Apply requests.")]].concat(),
-            "delete" => deleting(),
-            "deletecollection" => [selecting(), deleting()].concat(),
-            _ => Vec::new(),
+        let speaks = protobuf::speaks(self.kind.group, self.kind.version, self.kind.kind);
+        if self.action != "connect" && speaks {
+            types.push(negotiate::PROTOBUF);
         }
-    }
-
-    /// `core_v1`, `apps_v1`
-    fn tag(&self) -> String {
-        let group = self.kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
-        format!("{group}_{}", self.kind.version)
+        if matches!(self.action, "list" | "watch" | "watchlist") {
+            types.push("application/json;stream=watch");
+            if speaks {
+                types.push(negotiate::PROTOBUF_STREAM);
+            }
+        }
+        let content: Map<String, Value> = types.into_iter().map(|media| (media.to_owned(), json!({"schema": self.answer}))).collect();
+        let mut responses: Map<String, Value> =
+            codes.iter().map(|(code, text)| ((*code).to_owned(), json!({"description": text, "content": content}))).collect();
+        responses.insert("401".into(), json!({"description": "Unauthorized"}));
+        responses.into()
     }
 
     fn description(&self) -> String {
@@ -201,6 +203,13 @@ impl Operation<'_> {
         let of = if self.subresource.is_empty() { String::new() } else { format!("{} of ", self.subresource) };
         match self.action {
             "list" => format!("list or watch objects of kind {kind}"),
+            "watchlist" => {
+                format!("watch individual changes to a list of {kind}. deprecated: use the 'watch' parameter with a list operation instead.")
+            }
+            "watch" => format!(
+                "watch changes to an object of kind {kind}. deprecated: use the 'watch' parameter with a list operation instead, filtered to a single item with the 'fieldSelector' parameter."
+            ),
+            "connect" => format!("connect {} requests to {} of {kind}", self.method.to_ascii_uppercase(), self.subresource),
             "post" => format!("create {of}a {kind}"),
             "put" => format!("replace {of}the specified {kind}"),
             "patch" => format!("partially update {of}the specified {kind}"),
@@ -212,20 +221,34 @@ impl Operation<'_> {
 
     /// `readAppsV1NamespacedDeploymentScale`
     fn id(&self, path: &str) -> String {
-        let upper = |text: &str| {
-            let mut chars = text.chars();
-            chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
-        };
-        let group = upper(self.kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core"));
+        let group = upper(short(self.kind.group));
         let scope = if path.contains("{namespace}") { "Namespaced" } else { "" };
-        let across = if self.action == "list" && self.kind.namespaced && scope.is_empty() { "ForAllNamespaces" } else { "" };
+        let across = if matches!(self.action, "list" | "watchlist") && self.kind.namespaced && scope.is_empty() { "ForAllNamespaces" } else { "" };
+        let list = if self.action == "watchlist" { "List" } else { "" };
         let (verb, collection) = match self.action {
-            "get" => ("read", ""),
-            "post" => ("create", ""),
-            "put" => ("replace", ""),
-            "deletecollection" => ("delete", "Collection"),
-            other => (other, ""),
+            "get" => ("read", String::new()),
+            "post" => ("create", String::new()),
+            "put" => ("replace", String::new()),
+            "deletecollection" => ("delete", "Collection".to_owned()),
+            "watchlist" => ("watch", String::new()),
+            "connect" => ("connect", upper(self.method)),
+            other => (other, String::new()),
         };
-        format!("{verb}{group}{}{collection}{scope}{}{}{across}", upper(self.kind.version), self.kind.kind, upper(self.subresource))
+        let rest = if path.ends_with("{path}") { "WithPath" } else { "" };
+        format!("{verb}{group}{}{collection}{scope}{}{}{list}{across}{rest}", upper(self.kind.version), self.kind.kind, upper(self.subresource))
     }
+}
+
+/// `core_v1`, `apps_v1`
+fn tag_of(group: &str, version: &str) -> String {
+    format!("{}_{version}", short(group))
+}
+
+fn short(group: &str) -> &str {
+    group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core")
+}
+
+fn upper(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
 }

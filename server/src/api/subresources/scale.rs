@@ -4,14 +4,16 @@
 
 use http::StatusCode;
 use k8s_openapi::api::autoscaling::v1::Scale;
+use serde_json::{Value, json};
 use shared::patch::strategic;
 use shared::status::{ApiError, GroupResource};
 
 use crate::api::chain::Call;
 use crate::api::negotiate::{self, Accepted};
+use crate::api::request_info::RequestInfo;
 use crate::api::verbs::{Patch, options};
 use crate::api::{Body, Response, respond};
-use crate::registry::store::{Current, Decoded};
+use crate::registry::store::{self, Current, Decoded};
 use crate::registry::{Object, Resource, scale};
 
 /// get, update and patch of a scale.
@@ -28,9 +30,16 @@ pub async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Resu
         return encode(accepted, &scale_of(row, &object)?);
     }
     let source = Source::read(call, body).await?;
-    let writing = options::writing(call, if info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" }, false)?;
+    let applied = match &source {
+        Source::Patch(patch) if patch.is_apply() => Some(configuration(row, info, patch.bytes())?),
+        _ => None,
+    };
+    let writing = options::writing(call, if info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" }, applied.is_some())?;
     let change = |current: Option<&Current>| {
         let current = current.ok_or_else(|| ApiError::not_found(row.group_resource(), &info.name))?;
+        if let Some(configuration) = &applied {
+            return store::apply(row, &writing.store, Some(current), configuration);
+        }
         let mut wanted = source.scale(&scale_of(row, &current.object)?)?;
         options::same_object(info, row, &mut wanted.metadata)?;
         let replicas = validate(&info.name, &wanted)?;
@@ -75,6 +84,35 @@ impl Source {
             }
         }
     }
+}
+
+/// What a server-side apply of a scale means for the object that it is of: a configuration with nothing but the replicas, so that these
+/// are what the applier owns (`k8s.io/apimachinery/pkg/util/managedfields/scalehandler.go`).
+fn configuration(row: &Resource, info: &RequestInfo, bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let config: Value = serde_json::from_slice(bytes).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+    let (version, kind) = (text(&config["apiVersion"]), text(&config["kind"]));
+    if version.is_empty() || kind.is_empty() {
+        let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
+        return Err(ApiError::bad_request(format!("Object '{missing}' is missing in '{config}'")));
+    }
+    if (version.as_str(), kind.as_str()) != ("autoscaling/v1", "Scale") {
+        return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={kind}")));
+    }
+    let mut wanted = super::decode::<Scale>(bytes)?;
+    options::same_object(info, row, &mut wanted.metadata)?;
+    validate(&info.name, &wanted)?;
+    let mut metadata = json!({"name": info.name, "namespace": info.namespace});
+    for name in ["uid", "resourceVersion", "managedFields"] {
+        if !config["metadata"][name].is_null() {
+            metadata[name] = config["metadata"][name].clone();
+        }
+    }
+    let mut parent = json!({"apiVersion": row.api_version(), "kind": row.kind, "metadata": metadata});
+    if !config["spec"]["replicas"].is_null() {
+        parent["spec"] = json!({"replicas": config["spec"]["replicas"]});
+    }
+    serde_json::to_vec(&parent).map_err(ApiError::internal)
 }
 
 fn scale_of(row: &Resource, object: &Object) -> Result<Scale, ApiError> {

@@ -1,5 +1,6 @@
 //! The API over HTTP, in process and through stock kubectl, on a real etcd.
 
+mod formats;
 mod guards;
 mod in_process;
 mod kubectl;

@@ -54,11 +54,12 @@ pub async fn handle_status(call: &Call<'_>, row: &'static Resource, body: Body) 
 }
 
 pub(super) use patch::Patch;
+pub(super) use write::returns_deleted;
 
 /// An object as the answer, with the warnings of how it came about.
 pub(super) fn answer(code: StatusCode, accepted: Accepted, row: &'static Resource, entry: &Entry, warnings: &[String]) -> Result<Response, ApiError> {
     let mut response = if accepted.verbatim() {
-        respond::json_bytes(code, entry.bytes.clone())
+        respond::json_line(code, entry.bytes.clone())
     } else {
         let mut chunks = Chunks::default();
         Writer::new(row, accepted.shape).object(&mut chunks, entry, true)?;

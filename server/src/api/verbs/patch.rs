@@ -62,6 +62,11 @@ impl Patch {
         self.kind == Kind::Apply
     }
 
+    /// The patch itself; of a server-side apply, as JSON.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// The object that the patch makes of the stored one.
     ///
     /// # Errors

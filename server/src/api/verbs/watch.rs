@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::StatusCode;
 use shared::status::ApiError;
 
 use super::options;
@@ -22,15 +21,17 @@ use crate::registry::store::{WatchEvent, WatchStream};
 /// Opens a watch. Requests that make no sense get an ordinary answer; all other errors are an ERROR event.
 pub(super) async fn open(call: &Call<'_>, row: &'static Resource) -> Result<Response, ApiError> {
     let accepted = Accepted::choose(&call.parts.headers, call.info)?;
-    if accepted.format != Format::Json {
-        return Err(ApiError::not_acceptable("only the following media types are accepted: application/json, application/json;stream=watch"));
+    if accepted.format == Format::Yaml {
+        return Err(ApiError::not_acceptable(
+            "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+        ));
     }
     let stream = match call.server.store.watch(row, &options::watch(call.info)?).await {
         // As upstream: what is wrong with the resourceVersion is the watch's first and last event.
         Err(error) if error.reason() == "Expired" => {
             let mut chunks = Chunks::default();
             write_error(&mut chunks, &error);
-            return Ok(respond::with_type(StatusCode::OK, "application/json", chunks.finish()));
+            return Ok(respond::watch(accepted, chunks.finish()));
         }
         stream => stream?,
     };
@@ -45,7 +46,7 @@ pub(super) async fn open(call: &Call<'_>, row: &'static Resource) -> Result<Resp
         open: Open::new(call.server.clone(), labels),
     };
     let stream = futures::stream::unfold(frames, |mut frames| async move { frames.next().await.map(|bytes| (Ok(bytes), frames)) });
-    Ok(respond::with_type(StatusCode::OK, "application/json", Body::stream(stream)))
+    Ok(respond::watch(accepted, Body::stream(stream)))
 }
 
 /// Counts an open watch until it is dropped.

@@ -27,6 +27,11 @@ const RETURN_DELETED: [&str; 9] = [
     "volumeattachments",
 ];
 
+/// Whether the deletion of a kind's object answers with the object.
+pub(in crate::api) fn returns_deleted(plural: &str) -> bool {
+    RETURN_DELETED.contains(&plural)
+}
+
 pub(super) async fn create(call: &Call<'_>, row: &'static Resource, body: Body) -> Result<Response, ApiError> {
     let accepted = Accepted::choose(&call.parts.headers, call.info)?;
     let writing = options::writing(call, "CreateOptions", false)?;
@@ -61,7 +66,7 @@ pub(super) async fn delete(call: &Call<'_>, row: &'static Resource, body: Body) 
     let options = options::delete(call.info, &json)?;
     let (server, info) = (call.server, call.info);
     let deleted = server.store.delete(row, &info.namespace, &info.name, &options, call.user, &*server.admit).await?;
-    if deleted.gone && !RETURN_DELETED.contains(&row.plural) {
+    if deleted.gone && !returns_deleted(row.plural) {
         let mut response = respond::negotiated(StatusCode::OK, Accepted { shape: Shape::Object, ..accepted }, success(row, &deleted.entry)?.into())?;
         respond::add_warnings(response.headers_mut(), &deleted.warnings);
         return Ok(response);

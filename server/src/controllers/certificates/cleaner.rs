@@ -39,6 +39,12 @@ pub fn start(ctx: Context) {
     });
 }
 
+/// When a certificate ends, in seconds since 1970.
+fn end(certificate: &[u8]) -> Option<i64> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate).ok()?;
+    Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
+}
+
 /// How long a request has left; `None` for one that is approved and not signed yet.
 fn time_left(request: &CertificateSigningRequest, now: &Time) -> Option<Duration> {
     let left = |since: Option<&Time>, lasts: Duration| since.map(|since| lasts.saturating_sub(elapsed(since, now)));
@@ -48,7 +54,12 @@ fn time_left(request: &CertificateSigningRequest, now: &Time) -> Option<Duration
         }
     }
     match condition(request, "Approved") {
-        Some(given) if is_issued(request) => left(given.last_update_time.as_ref(), ANSWERED),
+        Some(given) if is_issued(request) => {
+            // A certificate that is over is of no use even to those who come late.
+            let end = request.status.as_ref().and_then(|s| s.certificate.as_ref()).and_then(|c| end(&c.0));
+            let lasts = end.map(|end| Duration::from_secs(u64::try_from(end.saturating_sub(now.0.as_second())).unwrap_or(0)));
+            [left(given.last_update_time.as_ref(), ANSWERED), lasts].into_iter().flatten().min()
+        }
         Some(_) => None,
         None => left(request.metadata.creation_timestamp.as_ref(), PENDING),
     }
@@ -75,5 +86,20 @@ mod tests {
         request.status.as_mut().unwrap().certificate = Some(ByteString(b"x".to_vec()));
         assert_eq!(time_left(&request, &at(600)), Some(Duration::from_secs(3000)));
         assert_eq!(time_left(&request, &at(7200)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_request_goes_with_its_certificate() {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let before: Timestamp = "2020-01-01T23:59:00Z".parse().unwrap();
+        let mut request = CertificateSigningRequest::default();
+        add_condition(&mut request, "Approved", "", "");
+        let status = request.status.as_mut().unwrap();
+        status.conditions.as_mut().unwrap()[0].last_update_time = Some(Time(before));
+        status.certificate = Some(ByteString(pem.into_bytes()));
+        assert_eq!(time_left(&request, &Time(before)), Some(Duration::from_secs(60)));
+        assert_eq!(time_left(&request, &Time("2020-01-02T00:00:01Z".parse().unwrap())), Some(Duration::ZERO));
     }
 }

@@ -13,10 +13,13 @@ use crate::informers::{Change, Informer};
 
 pub mod approver;
 pub mod cleaner;
-mod request;
+pub(super) mod request;
 
 /// Kubelets as clients of the API server.
-const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub(super) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+
+/// Kubelets as servers.
+pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 
 fn conditions(request: &CertificateSigningRequest) -> impl Iterator<Item = &CertificateSigningRequestCondition> {
     request.status.iter().flat_map(|s| s.conditions.iter().flatten())

@@ -4,7 +4,6 @@
 //! Owns the entries of objects. What owning means is `shared::managed`'s, which is pure.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use shared::managed::{self, Conflict, Manager, Managers, Operation, Owned, Set, 
 use shared::status::ApiError;
 
 use super::track::Findings;
-use super::{Current, Decoded, FieldValidation, Tracking, WriteOptions, decode, meta};
+use super::{Current, Decoded, FieldValidation, Tracking, WriteOptions, decode, meta, reset};
 use crate::registry::{Object, Resource};
 
 /// The only form there is.
@@ -132,18 +131,6 @@ fn writer(resource: &Resource, options: &WriteOptions<'_>, name: &str, operation
     }
 }
 
-/// Fields that writes through a subresource, or past it, cannot change, and so do not own (the strategies' `GetResetFields`).
-fn ignored(resource: &Resource, subresource: &str) -> &'static Set {
-    static NONE: LazyLock<Set> = LazyLock::new(Set::default);
-    static STATUS: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&["status"]));
-    static SPEC: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&["spec"]));
-    match subresource {
-        "status" => &SPEC,
-        "" if resource.subresource("status").is_some() => &STATUS,
-        _ => &NONE,
-    }
-}
-
 /// Notes who owns what after a write through anything but a server-side apply.
 ///
 /// # Errors
@@ -180,7 +167,7 @@ pub(super) fn track(resource: &Resource, options: &WriteOptions<'_>, old: Option
 fn update(resource: &Resource, options: &WriteOptions<'_>, name: &str, entries: &mut Entries, (before, after): (&Value, &Value)) {
     let version = resource.api_version();
     let manager = writer(resource, options, name, Operation::Update);
-    let ignored = ignored(resource, options.subresource);
+    let ignored = reset::fields(resource, options.subresource);
     if managed::update(Type::of(&version, resource.kind), before, after, &mut entries.managers, &manager, &version, ignored) {
         entries.times.insert(manager, meta::now());
     }
@@ -215,7 +202,7 @@ pub fn apply(resource: &Resource, options: &WriteOptions<'_>, current: Option<&C
     }
     let applier = writer(resource, options, &options.field_manager, Operation::Apply);
     let run = |entries: &mut Entries, force: bool| {
-        let ignored = ignored(resource, options.subresource);
+        let ignored = reset::fields(resource, options.subresource);
         managed::apply(of, &live, (&parsed, &fields), &mut entries.managers, &applier, &version, ignored, force)
     };
     let mut attempt = entries.clone();

@@ -12,6 +12,7 @@ mod list;
 mod managed;
 mod meta;
 mod names;
+mod reset;
 mod track;
 mod update;
 mod watch;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use serde_json::{Map, Value};
+
 /// How a field is patched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Field {
@@ -40,8 +42,32 @@ impl Type {
         Type(table.names.get(name.as_str()).or_else(|| table.names.get("*")).copied().unwrap_or_default())
     }
 
+    /// The fields that the table knows, with the type of their values or elements and what the published OpenAPI says of them.
+    pub fn published(self) -> impl Iterator<Item = (&'static str, Type, Map<String, Value>)> {
+        TABLE.types.get(self.0).into_iter().flatten().map(|(name, field)| (*name, field.child, field.published()))
+    }
+
     pub(super) fn field(self, name: &str) -> Field {
         TABLE.types.get(self.0).and_then(|t| t.get(name)).copied().unwrap_or_default()
+    }
+}
+
+impl Field {
+    /// As OpenAPI extensions.
+    fn published(&self) -> Map<String, Value> {
+        let strategies: Vec<&str> = [("merge", self.merge), ("replace", self.replace), ("retainKeys", self.retain_keys)]
+            .iter()
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| *name)
+            .collect();
+        let mut extensions = Map::new();
+        if !strategies.is_empty() {
+            extensions.insert("x-kubernetes-patch-strategy".into(), strategies.join(",").into());
+        }
+        if !self.key.is_empty() {
+            extensions.insert("x-kubernetes-patch-merge-key".into(), self.key.into());
+        }
+        extensions
     }
 }
 

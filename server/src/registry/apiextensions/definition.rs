@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
 };
 use parking_lot::RwLock;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::jsonpath::Template;
 use shared::status::ApiError;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub struct Definition {
     pub schemas: Arc<BTreeMap<String, Schema>>,
     /// This version.
     pub version: String,
+    /// Its schema as it was given, for publishing.
+    pub published: Value,
     /// What tables show.
     pub columns: Vec<PrintedColumn>,
     /// Whether the status is a subresource.
@@ -100,6 +102,11 @@ impl Definition {
             list_kind: names.list_kind.clone().unwrap_or_else(|| format!("{}List", names.kind)),
             schemas,
             version: version.name.clone(),
+            published: version
+                .schema
+                .as_ref()
+                .and_then(|s| serde_json::to_value(s.open_api_v3_schema.as_ref()?).ok())
+                .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
             columns: columns(version.additional_printer_columns.as_deref()),
             status: subresources.is_some_and(|s| s.status.is_some()),
             scale: subresources.and_then(|s| s.scale.as_ref()).map(|s| ScalePaths {

@@ -73,7 +73,8 @@ async fn a_list_comes_in_pages_tables_metadata_and_yaml() {
     let pretty = client.get(&format!("{MAPS}/m1?pretty=true")).await;
     assert!(pretty.text().starts_with("{\n  \"apiVersion\": \"v1\",\n"), "{}", pretty.text());
     let protobuf = client.send("GET", MAPS, &[("accept", "application/vnd.kubernetes.protobuf")], "").await;
-    assert_eq!(protobuf.status, 406);
+    assert_eq!((protobuf.status.as_u16(), &protobuf.body[..4]), (200, b"k8s\0".as_slice()));
+    assert_eq!(client.send("GET", MAPS, &[("accept", "text/html")], "").await.status, 406);
     server.stop().await;
 }
 

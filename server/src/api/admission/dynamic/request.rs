@@ -32,7 +32,7 @@ impl Request {
         let form = Form::of(attributes);
         let (mut object, mut old) = match form {
             Form::Connect => (attributes.options.cloned().unwrap_or(Value::Null), Value::Null),
-            Form::Scale => (scale_json(attributes.object.as_deref())?, scale_json(attributes.old)?),
+            Form::Scale => (scale_json(attributes.resource, attributes.object.as_deref())?, scale_json(attributes.resource, attributes.old)?),
             Form::Binding => (binding(attributes), Value::Null),
             Form::Whole | Form::Own => (whole(attributes.object.as_deref())?, whole(attributes.old)?),
         };
@@ -105,8 +105,8 @@ fn whole(object: Option<&Object>) -> Result<Value, ApiError> {
     object.map_or(Ok(Value::Null), |o| o.to_value().map_err(ApiError::internal))
 }
 
-fn scale_json(object: Option<&Object>) -> Result<Value, ApiError> {
-    let scale = object.and_then(scale::to_scale);
+fn scale_json(resource: &Resource, object: Option<&Object>) -> Result<Value, ApiError> {
+    let scale = object.and_then(|o| scale::to_scale(resource, o));
     scale.map_or(Ok(Value::Null), |s| serde_json::to_value(s).map_err(ApiError::internal))
 }
 
@@ -172,7 +172,7 @@ pub(in crate::api::admission) fn take_over(attributes: &mut Attributes<'_>, mut 
     match form {
         Form::Scale => {
             let wanted: Scale = serde_json::from_value(changed).map_err(ApiError::internal)?;
-            scale::set_replicas(object, wanted.spec.and_then(|s| s.replicas).unwrap_or(0));
+            row.ops.set_replicas(object, wanted.spec.and_then(|s| s.replicas).unwrap_or(0));
         }
         Form::Binding => {
             if let Some(pod) = object.downcast_mut::<Pod>() {

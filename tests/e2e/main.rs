@@ -8,6 +8,7 @@ mod clients;
 mod crash;
 mod deck;
 mod differential;
+mod extensions;
 mod lifecycle;
 mod network;
 mod policy;
@@ -33,7 +34,7 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, network::TESTS, policy::TESTS].concat();
+    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS].concat();
     let on_own = [crash::TESTS, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

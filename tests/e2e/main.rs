@@ -2,6 +2,7 @@
 //!
 //! Most stories share one cluster and keep to a namespace of their own; those that crash things start their own.
 
+mod admission;
 mod api;
 mod app;
 mod clients;
@@ -34,7 +35,17 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS].concat();
+    let on_shared = [
+        admission::TESTS,
+        api::TESTS,
+        app::TESTS,
+        clients::TESTS,
+        deck::TESTS,
+        extensions::TESTS,
+        network::TESTS,
+        policy::TESTS,
+    ]
+    .concat();
     let on_own = [crash::TESTS, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

@@ -67,6 +67,21 @@ impl Machine {
         command
     }
 
+    /// A listener on this machine's loopback, for a server in the test's own process.
+    pub fn listen(&self) -> std::net::TcpListener {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        let path = format!("/run/netns/{}", self.name);
+        // A socket stays in the network it was made in; the thread that went there to make it ends.
+        let made = std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).expect("the machine is there");
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).expect("the tests run as root");
+            std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free")
+        });
+        let listener = made.join().expect("the thread above does not panic");
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        listener
+    }
+
     /// Runs a shell script on this machine.
     pub fn sh(&self, script: &str) -> Output {
         let mut command = self.command("sh");

@@ -12,7 +12,7 @@ use shared::patch::json::apply_json_patch;
 use shared::status::ApiError;
 
 use super::dynamic::matching::{Target, exempt};
-use super::dynamic::policy::{Binding, Evaluation, Policy, binding_params, policy_matches};
+use super::dynamic::policy::{Binding, Evaluation, Policy, Shown, binding_params, policy_matches};
 use super::dynamic::request::{Request, take_over};
 use super::mutating_webhook::{changed_since, shown};
 use super::{Attributes, Context, Plugin, forbidden};
@@ -111,8 +111,8 @@ async fn invoke(
     let mut policy = *policy;
     for mutation in spec.mutations.iter().flatten() {
         // Each mutation sees what those before it did.
-        let request = Request::of(attributes, target, kind)?;
-        let evaluation = match Evaluation::prepare(context, attributes, target, &request, &policy, param).await? {
+        let seen = Shown::of(context, attributes, target, kind).await?;
+        let evaluation = match Evaluation::prepare(&seen, &policy, param) {
             Ok(Some(evaluation)) => evaluation,
             Ok(None) => return Ok(()),
             Err(error) => {
@@ -122,8 +122,8 @@ async fn invoke(
         };
         // The conditions are about the object as it came, not as the first mutation leaves it.
         policy.conditions = &[];
-        match patched(evaluation, mutation, &request) {
-            Ok(object) if object == request.object => {}
+        match patched(evaluation, mutation, &seen.request) {
+            Ok(object) if object == seen.request.object => {}
             Ok(object) => take_over(attributes, object)?,
             Err(error) => report(&policy, Some(binding), &error, errors),
         }

@@ -13,8 +13,7 @@ use shared::cel::Value;
 use shared::status::ApiError;
 
 use super::dynamic::matching::{Target, exempt};
-use super::dynamic::policy::{Binding, Evaluation, Policy, binding_params, policy_matches};
-use super::dynamic::request::Request;
+use super::dynamic::policy::{Binding, Evaluation, Policy, Shown, binding_params, policy_matches};
 use super::{Attributes, Context, Plugin, forbidden};
 use crate::api::audit::annotate;
 
@@ -63,9 +62,9 @@ impl Plugin for ValidatingAdmissionPolicyPlugin {
         let mut policies = context.reader.list::<ValidatingAdmissionPolicy>("")?;
         policies.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let target = Target::of(attributes);
-        let mut outcome = Outcome::default();
+        let (mut shown, mut outcome) = (None, Outcome::default());
         for policy in &policies {
-            one_policy(context, attributes, &target, policy, &bindings, &mut outcome).await?;
+            one_policy(context, attributes, &target, policy, &bindings, &mut shown, &mut outcome).await?;
         }
         outcome.annotations.into_iter().for_each(|(key, values)| annotate(key, values.join(", ")));
         if !outcome.failures.is_empty() {
@@ -84,6 +83,7 @@ async fn one_policy(
     target: &Target<'_>,
     policy: &ValidatingAdmissionPolicy,
     bindings: &[Arc<ValidatingAdmissionPolicyBinding>],
+    shown: &mut Option<Shown>,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
     let Some(spec) = &policy.spec else { return Ok(()) };
@@ -102,7 +102,10 @@ async fn one_policy(
             return Ok(());
         }
     };
-    let request = Request::of(attributes, target, kind)?;
+    let shown = match shown {
+        Some(same) if std::ptr::eq(same.kind, kind) => same,
+        other => other.insert(Shown::of(context, attributes, target, kind).await?),
+    };
     for binding in own {
         let binding_name = binding.metadata.name.as_deref().unwrap_or_default();
         let parts = Binding { name: binding_name, param_ref: binding.spec.param_ref.as_ref(), resources: binding.spec.match_resources.as_ref() };
@@ -116,8 +119,7 @@ async fn one_policy(
             }
         };
         for param in params {
-            let evaluation = Evaluation::prepare(context, attributes, target, &request, &common, param.as_ref()).await?;
-            let prepared = match evaluation {
+            let prepared = match Evaluation::prepare(shown, &common, param.as_ref()) {
                 Ok(Some(prepared)) => Ok(prepared),
                 Ok(None) => continue,
                 Err(_) if common.ignores_failures() => continue,

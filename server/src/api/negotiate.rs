@@ -87,10 +87,11 @@ impl Accepted {
         let (format, shaped, pretty) = if clauses.is_empty() {
             (Format::Json, None, false)
         } else {
-            let speaks_protobuf = protobuf::speaks_version(&info.group, &info.version);
+            // Asked only when protobuf is: most clients do not, and the answer takes the table of messages.
+            let speaks_protobuf = || protobuf::speaks_version(&info.group, &info.version);
             let found = clauses.iter().find_map(|clause| clause.served(speaks_protobuf));
             found.ok_or_else(|| {
-                let also = if speaks_protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
+                let also = if speaks_protobuf() { ", application/vnd.kubernetes.protobuf" } else { "" };
                 ApiError::not_acceptable(format!("only the following media types are accepted: {ACCEPTED}{also}"))
             })?
         };
@@ -127,11 +128,11 @@ impl<'a> Clause<'a> {
     fn parameter(&self, name: &str) -> &'a str {
         self.parameters.iter().find(|(k, _)| *k == name).map_or("", |(_, v)| v)
     }
-    fn served(&self, speaks_protobuf: bool) -> Option<(Format, Option<Transform>, bool)> {
+    fn served(&self, speaks_protobuf: impl Fn() -> bool) -> Option<(Format, Option<Transform>, bool)> {
         let format = match self.media {
             "application/json" | "application/*" | "*/*" | "" => Format::Json,
             "application/yaml" => Format::Yaml,
-            PROTOBUF if speaks_protobuf => Format::Protobuf,
+            PROTOBUF if speaks_protobuf() => Format::Protobuf,
             _ => return None,
         };
         let transform = match (self.parameter("as"), self.parameter("g"), self.parameter("v")) {

@@ -197,7 +197,8 @@ fn upstream_form(schema: &mut Value) {
                 map.insert("allOf".into(), json!([{"$ref": reference}]));
                 return;
             }
-            if map.contains_key("allOf") {
+            // Of a schema, not a field of that name.
+            if map.get("allOf").is_some_and(Value::is_array) {
                 return;
             }
             for value in map.values_mut() {

@@ -77,29 +77,30 @@ fn create(c: &Cluster, namespace: &str, manifest: &str) -> tests::Output {
 fn a_defined_kind_is_used_like_any_other(c: &Cluster) {
     let (n, group) = (c.namespace("defined"), "use.example.com");
     define(c, group, "");
-    create(c, n, &crontab(group, "nightly", r#"{cronSpec: "0 0 * * *", ports: [{name: a, port: 1}]}"#)).prints("crontab.use.example.com/nightly created\n");
+    create(c, n, &crontab(group, "nightly", r#"{cronSpec: "0 0 * * *", ports: [{name: a, port: 1}]}"#))
+        .prints("crontab.use.example.com/nightly created\n");
     for output in c.both(&format!("-n {n} get ctuse --no-headers")) {
         let line = output.ok();
         assert!(line.split_whitespace().take(7).eq(["nightly", "0", "0", "*", "*", "*", "1"]), "{line}");
     }
-    c.kubectl(&format!("-n {n} scale crontab nightly --replicas=3")).prints("crontab.use.example.com/nightly scaled\n");
-    assert_eq!(c.path(&format!("-n {n} crontab nightly"), "{.spec.replicas} {.metadata.generation}"), "3 2");
+    c.kubectl(&format!("-n {n} scale crontabs.use.example.com nightly --replicas=3")).prints("crontab.use.example.com/nightly scaled\n");
+    assert_eq!(c.path(&format!("-n {n} crontabs.use.example.com nightly"), "{.spec.replicas} {.metadata.generation}"), "3 2");
     c.kctl(&format!("-n {n} label crontabs.use.example.com nightly tier=db")).ok();
-    c.kctl(&format!("-n {n} get crontabs -l tier=db -o name")).prints("crontab.use.example.com/nightly\n");
-    c.kubectl(&format!("-n {n} patch crontab nightly --subresource=status --type=merge -p '{{\"status\":{{\"replicas\":2}},\"spec\":{{\"replicas\":9}}}}'")).ok();
-    assert_eq!(c.path(&format!("-n {n} crontab nightly"), "{.spec.replicas} {.status.replicas} {.metadata.generation}"), "3 2 2");
+    c.kctl(&format!("-n {n} get crontabs.use.example.com -l tier=db -o name")).prints("crontab.use.example.com/nightly\n");
+    c.kubectl(&format!("-n {n} patch crontabs.use.example.com nightly --subresource=status --type=merge -p '{{\"status\":{{\"replicas\":2}},\"spec\":{{\"replicas\":9}}}}'")).ok();
+    assert_eq!(c.path(&format!("-n {n} crontabs.use.example.com nightly"), "{.spec.replicas} {.status.replicas} {.metadata.generation}"), "3 2 2");
     // Two appliers each own an item of the list.
     let ports = |port: &str| crontab(group, "nightly", &format!(r#"{{cronSpec: "0 0 * * *", ports: [{{name: {port}, port: 7}}]}}"#));
     for (manager, port) in [("one", "b"), ("two", "c")] {
         c.pipe(stock("kubectl"), &format!("-n {n} apply --server-side --force-conflicts --field-manager={manager} -f -"), &ports(port)).ok();
     }
-    assert_eq!(c.path(&format!("-n {n} crontab nightly"), "{.spec.ports[*].name}"), "a b c");
+    assert_eq!(c.path(&format!("-n {n} crontabs.use.example.com nightly"), "{.spec.ports[*].name}"), "a b c");
     for output in c.both("explain crontabs.spec.cronSpec --api-version=use.example.com/v1") {
         output.contains("When it runs.");
     }
     c.kubectl("api-resources --api-group=use.example.com -o name").prints("crontabs.use.example.com\n");
-    c.kubectl(&format!("-n {n} patch crontab nightly -p '{{}}'")).fails();
-    c.kubectl(&format!("-n {n} delete crontab nightly")).ok();
+    c.kubectl(&format!("-n {n} patch crontabs.use.example.com nightly -p '{{}}'")).fails();
+    c.kubectl(&format!("-n {n} delete crontabs.use.example.com nightly")).ok();
 }
 
 fn objects_are_held_to_their_schema(c: &Cluster) {
@@ -121,8 +122,13 @@ fn objects_are_held_to_their_schema(c: &Cluster) {
     let unknown = create(c, n, &crontab(group, "bad", r#"{cronSpec: "* * * * *", odd: 1}"#)).fails();
     assert!(unknown.contains(r#"strict decoding error: unknown field "spec.odd""#), "{unknown}");
     c.pipe(stock("kubectl"), &format!("-n {n} create --validate=ignore -f -"), &crontab(group, "good", r#"{cronSpec: "* * * * *", odd: 1}"#)).ok();
-    assert_eq!(c.path(&format!("-n {n} crontabs.check.example.com good"), "{.spec.odd}{.spec.replicas}"), "1", "unknown fields are dropped, defaults filled in");
-    let changed = c.kubectl(&format!("-n {n} patch crontabs.check.example.com good --type=merge -p '{{\"spec\":{{\"cronSpec\":\"1 * * * *\"}}}}'")).fails();
+    assert_eq!(
+        c.path(&format!("-n {n} crontabs.check.example.com good"), "{.spec.odd}{.spec.replicas}"),
+        "1",
+        "unknown fields are dropped, defaults filled in"
+    );
+    let changed =
+        c.kubectl(&format!("-n {n} patch crontabs.check.example.com good --type=merge -p '{{\"spec\":{{\"cronSpec\":\"1 * * * *\"}}}}'")).fails();
     assert!(changed.contains("cronSpec was * * * * *"), "{changed}");
     let refused = c.pipe(stock("kubectl"), "create -f -", &crontabs("wrong.example.com", "              any: {}")).fails();
     assert!(refused.contains("properties[any].type: Required value: must not be empty for specified object fields"), "{refused}");
@@ -134,7 +140,10 @@ fn defaults_and_versions_reach_what_is_stored_already(c: &Cluster) {
     create(c, n, &crontab(group, "old", r#"{cronSpec: "* * * * *"}"#)).ok();
     let crd = format!("crd crontabs.{group}");
     let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/image";
-    c.kubectl(&format!("patch {crd} --type=json -p '[{{\"op\":\"add\",\"path\":\"{path}\",\"value\":{{\"type\":\"string\",\"default\":\"busybox\"}}}}]'")).ok();
+    c.kubectl(&format!(
+        "patch {crd} --type=json -p '[{{\"op\":\"add\",\"path\":\"{path}\",\"value\":{{\"type\":\"string\",\"default\":\"busybox\"}}}}]'"
+    ))
+    .ok();
     eventually("the new default is shown", || {
         let image = c.path(&format!("-n {n} crontabs.{group} old"), "{.spec.image}");
         if image == "busybox" { Ok(()) } else { Err(image) }
@@ -155,7 +164,8 @@ fn a_definition_takes_its_objects_along(c: &Cluster) {
     for name in ["a", "b"] {
         create(c, n, &crontab(group, name, r#"{cronSpec: "* * * * *"}"#)).ok();
     }
-    let hold = |finalizers: &str| c.kubectl(&format!("-n {n} patch crontabs.{group} a --type=merge -p '{{\"metadata\":{{\"finalizers\":{finalizers}}}}}'"));
+    let hold =
+        |finalizers: &str| c.kubectl(&format!("-n {n} patch crontabs.{group} a --type=merge -p '{{\"metadata\":{{\"finalizers\":{finalizers}}}}}'"));
     hold("[\"example.com/hold\"]").ok();
     c.kubectl(&format!("delete crd crontabs.{group} --wait=false")).ok();
     eventually("the object that nothing holds is gone", || {

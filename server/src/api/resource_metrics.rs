@@ -64,7 +64,8 @@ pub async fn nodes(call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
     let (labels, fields) = computed::selectors(info)?;
     let wanted = |node: &Node| {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let selected = labels.matches(&node.metadata.labels.clone().unwrap_or_default()) && fields.matches(|p| (p == "metadata.name").then_some(name));
+        let selected =
+            labels.matches(&node.metadata.labels.clone().unwrap_or_default()) && fields.matches(|p| (p == "metadata.name").then_some(name));
         if info.verb == "get" { name == info.name } else { selected }
     };
     let nodes: Vec<Node> = list::<Node>(call, "")?.into_iter().filter(wanted).collect();
@@ -256,7 +257,9 @@ mod tests {
             json!({"metadata": {"name": "n", "creationTimestamp": "2024-01-02T03:04:05Z", "labels": {"a": "b"}},
                    "timestamp": "2024-01-02T03:04:05Z", "window": "10s", "usage": {"cpu": "1500000n", "memory": "2048Ki"}})
         );
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"containers": [], "nodeName": "n"}})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"containers": [], "nodeName": "n"}}))
+                .unwrap();
         let metrics = pod_metrics(&pod, &summaries()).unwrap();
         assert_eq!(total(&metrics), json!({"cpu": "12n", "memory": "4096Ki"}));
         let gone: Pod = serde_json::from_value(json!({"metadata": {"name": "q", "uid": "v"}, "spec": {"containers": [], "nodeName": "n"}})).unwrap();

@@ -154,14 +154,18 @@ fn patched(mut evaluation: Evaluation, mutation: &Mutation, request: &Request) -
     let Value::List(operations) = evaluation.eval(patch, &["list(JSONPatch)"])? else {
         return Err("type mismatch: JSONPatchType.expression should evaluate to array".into());
     };
-    let operations: Vec<Json> = operations.iter().map(operation).collect::<Result<_, _>>()?;
-    let bytes = serde_json::to_vec(&operations).map_err(|e| e.to_string())?;
-    match apply_json_patch(request.object.clone(), &bytes) {
-        Ok(object) => Ok(object),
-        // A test that does not hold means that the patch is not for this object.
-        Err(PatchError::Rejected(why)) if operations.iter().any(|o| o["op"] == "test") && why.contains("test") => Ok(request.object.clone()),
-        Err(error) => Err(format!("JSONPath: {error}")),
+    let mut object = request.object.clone();
+    for value in operations.iter() {
+        let operation = operation(value)?;
+        let bytes = serde_json::to_vec(&[&operation]).map_err(|e| e.to_string())?;
+        object = match apply_json_patch(object, &bytes) {
+            Ok(object) => object,
+            // A test that does not hold means that the patch is not for this object.
+            Err(PatchError::Rejected(_)) if operation["op"] == "test" => return Ok(request.object.clone()),
+            Err(error) => return Err(format!("JSONPath: {error}")),
+        };
     }
+    Ok(object)
 }
 
 /// Merges a configuration as server-side apply does, but owns nothing.
@@ -204,6 +208,9 @@ fn operation(value: &Value) -> Result<Json, String> {
         out["from"] = text("from").into();
     }
     if let Some(value) = message.fields.get("value") {
+        if let Value::Message(inner) = value {
+            fields_match(inner, &inner.name).map_err(|e| format!("type mismatch: {e}"))?;
+        }
         out["value"] = value.to_json().map_err(|e| format!("JSONPath valueExpression evaluated to a type that could not marshal to JSON: {e}"))?;
     }
     Ok(out)

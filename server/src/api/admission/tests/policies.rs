@@ -162,6 +162,17 @@ async fn a_mutating_policy_applies_configurations_and_patches() {
 }
 
 #[tokio::test]
+async fn a_patch_whose_test_does_not_hold_is_left_out() {
+    let world = world().await;
+    let patch = "[JSONPatch{op: 'add', path: '/metadata/annotations', value: {'a': 'b'}}, JSONPatch{op: 'test', path: '/spec/replicas', value: 7}]";
+    world.mutating("tested", ("apps", "deployments"), json!({"patchType": "JSONPatch", "jsonPatch": {"expression": patch}})).await;
+    for (name, replicas, annotated) in [("d", 1, false), ("e", 7, true)] {
+        let made: Deployment = world.create("team", deployment(name, replicas)).await.unwrap();
+        assert_eq!(made.metadata.annotations.is_some(), annotated, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_mutation_that_fails_denies_and_names_its_policy() {
     let world = world().await;
     let apply = "Object{metadata: Object.metadata{finalizers: ['a/b']}, spec: Object.wrong{replicas: 1}}";

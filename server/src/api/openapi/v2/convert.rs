@@ -8,18 +8,18 @@ const V2: &str = "#/definitions/";
 /// Keywords that v2 does not have, or that upstream leaves out of it.
 const DROPPED: [&str; 5] = ["default", "oneOf", "anyOf", "not", "nullable"];
 
-/// Adds a document's paths and definitions.
-pub(super) fn document(mut document: Value, paths: &mut Map<String, Value>, definitions: &mut Map<String, Value>) {
+/// Hands on a document's paths and definitions, converted.
+pub(super) fn document(mut document: Value, path: &mut dyn FnMut(String, Value), definition: &mut dyn FnMut(String, Value)) {
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         for (name, mut value) in std::mem::take(schemas) {
-            if !definitions.contains_key(&name) {
-                schema(&mut value);
-                definitions.insert(name, value);
-            }
+            schema(&mut value);
+            definition(name, value);
         }
     }
     if let Some(items) = document.get_mut("paths").and_then(Value::as_object_mut) {
-        paths.extend(std::mem::take(items).into_iter().map(|(path, item)| (path, path_item(item))));
+        for (name, item) in std::mem::take(items) {
+            path(name, path_item(item));
+        }
     }
 }
 

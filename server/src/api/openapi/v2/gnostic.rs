@@ -5,9 +5,24 @@
 use prost::Message;
 use serde_json::Value;
 
-/// Encodes a document.
-pub(super) fn encode(document: &Value) -> Vec<u8> {
-    Document::of(document).encode_to_vec()
+/// Encodes a document: its head, and its paths and definitions, which are encoded already.
+pub(super) fn document(head: &Value, paths: Vec<u8>, definitions: Vec<u8>) -> Vec<u8> {
+    let mut out = Document::of(head).encode_to_vec();
+    prost::encoding::bytes::encode(8, &paths, &mut out);
+    prost::encoding::bytes::encode(9, &definitions, &mut out);
+    out
+}
+
+/// Adds a path to the encoded ones.
+pub(super) fn add_path(out: &mut Vec<u8>, name: &str, item: &Value) {
+    let named = NamedPathItem { name: name.to_owned(), value: Some(PathItem::of(item)) };
+    prost::encoding::message::encode(2, &named, out);
+}
+
+/// Adds a definition to the encoded ones.
+pub(super) fn add_definition(out: &mut Vec<u8>, name: &str, schema: &Value) {
+    let named = NamedSchema { name: name.to_owned(), value: Some(Schema::of(schema)) };
+    prost::encoding::message::encode(1, &named, out);
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -372,10 +387,8 @@ impl Document {
         Document {
             swagger: text(value, "swagger"),
             info,
-            paths: Some(Paths {
-                path: members(value, "paths").map(|(name, item)| NamedPathItem { name, value: Some(PathItem::of(item)) }).collect(),
-            }),
-            definitions: Some(Schemas::of(value, "definitions")),
+            paths: None,
+            definitions: None,
             security: security.collect(),
             security_definitions: Some(SecurityDefinitions { named: definitions.collect() }),
         }

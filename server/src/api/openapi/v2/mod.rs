@@ -6,9 +6,11 @@
 mod convert;
 mod gnostic;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::status::ApiError;
 
@@ -26,28 +28,51 @@ pub(super) struct Document {
     modified: HeaderValue,
 }
 
+/// Named parts of the document, encoded one by one.
+#[derive(Default)]
+struct Members {
+    names: HashSet<String>,
+    json: String,
+    protobuf: Vec<u8>,
+}
+
+impl Members {
+    /// Adds a part, unless it is there already.
+    fn add(&mut self, name: String, value: &Value, encode: fn(&mut Vec<u8>, &str, &Value)) {
+        if self.names.contains(&name) {
+            return;
+        }
+        let comma = if self.json.is_empty() { "" } else { "," };
+        self.json.push_str(&format!("{comma}{}:{value}", Value::from(name.as_str())));
+        encode(&mut self.protobuf, &name, value);
+        self.names.insert(name);
+    }
+}
+
 impl Document {
-    /// Converts v3 documents, one a group version.
+    /// Converts v3 documents, one a group version. Each is let go before the next is read: all together they would take much memory.
     ///
     /// # Errors
     /// 500 for a document that is not one.
     pub fn build(documents: impl IntoIterator<Item = Result<Value, ApiError>>) -> Result<Self, ApiError> {
-        let (mut paths, mut definitions) = (Map::new(), Map::new());
+        let (mut paths, mut definitions) = (Members::default(), Members::default());
         for document in documents {
-            convert::document(document?, &mut paths, &mut definitions);
+            convert::document(document?, &mut |name, item| paths.add(name, &item, gnostic::add_path), &mut |name, schema| {
+                definitions.add(name, &schema, gnostic::add_definition)
+            });
         }
-        let document = json!({
+        let head = json!({
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": version::GIT_VERSION},
-            "paths": paths,
-            "definitions": definitions,
             "securityDefinitions": {
                 "BearerToken": {"description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header"},
             },
             "security": [{"BearerToken": []}],
         });
-        let json = Bytes::from(document.to_string());
-        let protobuf = Bytes::from(gnostic::encode(&document));
+        let protobuf = Bytes::from(gnostic::document(&head, paths.protobuf, definitions.protobuf));
+        let head = head.to_string();
+        let head = head.strip_suffix('}').unwrap_or_default();
+        let json = Bytes::from(format!("{head},\"paths\":{{{}}},\"definitions\":{{{}}}}}", paths.json, definitions.json));
         let tag = Sha256::digest(&json).iter().fold(String::new(), |tag, byte| format!("{tag}{byte:02X}"));
         Ok(Document {
             json: respond::gzip([&json]).map_err(ApiError::internal)?,

@@ -57,13 +57,13 @@ async fn a_document_that_is_known_is_not_sent_again() {
 
 #[test]
 fn what_may_be_null_has_no_type_that_an_old_client_could_check() {
-    let (mut paths, mut definitions) = (Map::new(), Map::new());
+    let mut definitions = serde_json::Map::new();
     let document = json!({"paths": {}, "components": {"schemas": {"example.com.v1.Thing": {"type": "object", "properties": {
         "a": {"type": "string", "nullable": true, "default": "x"},
         "b": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
         "c": {"type": "array", "items": {"allOf": [{"$ref": "#/components/schemas/example.com.v1.Other"}]}},
     }}}}});
-    convert::document(document, &mut paths, &mut definitions);
+    convert::document(document, &mut |_, _| {}, &mut |name, schema| drop(definitions.insert(name, schema)));
     let fields = &definitions["example.com.v1.Thing"]["properties"];
     assert_eq!(fields["a"], json!({}));
     assert_eq!(fields["b"], json!({"x-kubernetes-int-or-string": true}));

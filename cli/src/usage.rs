@@ -34,13 +34,17 @@ fn told(error: &clap::Error, arguments: &[String]) -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // A group of commands named without one prints its help and fails; upstream has one that says it on stdout.
+            // A group of commands named without one prints its help and fails; upstream has a few that say it on stdout, or take no offence.
             let text = error.render().to_string();
-            if words(arguments).first() == Some(&"rollout") {
-                // The exit code says failure whether or not someone reads.
+            let group = words(arguments).first().copied().unwrap_or_default();
+            if matches!(group, "rollout" | "certificate") {
+                // The exit code is the same whether or not someone reads.
                 let _closed = crate::print::emit(&text);
             } else {
                 eprint!("{text}");
+            }
+            if group == "certificate" {
+                return ExitCode::SUCCESS;
             }
             return ExitCode::FAILURE;
         }

@@ -7,6 +7,7 @@ use crate::app::Ctx;
 use crate::discovery::escape;
 use crate::errors;
 use crate::manifest::{self, FileArgs, Validation};
+use crate::podspec;
 use crate::resource::{self, Info};
 use crate::stream::{self, Streams};
 
@@ -135,14 +136,14 @@ pub async fn attach(ctx: &Ctx, pod: &Info, args: &StreamArgs) -> Result<()> {
         bail!("cannot attach a container in a completed pod; current phase is {phase}");
     }
     let container = pods::container(&typed, args.container.as_deref(), args.quiet)?;
-    let spec = typed.spec.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == container).cloned()).unwrap_or_default();
+    let spec = podspec::container(&pod.object["spec"], &container).cloned().unwrap_or_default();
     let mut tty = args.tty();
-    if tty && spec.tty != Some(true) {
+    if tty && spec["tty"] != true {
         tty = false;
         if !args.quiet {
             eprintln!("error: Unable to use a TTY - container {container} did not allocate one");
         }
-    } else if !tty && spec.tty == Some(true) && args.stdin {
+    } else if !tty && spec["tty"] == true && args.stdin {
         // The container has a terminal, so raw mode is what it expects.
         tty = true;
     }
@@ -151,8 +152,15 @@ pub async fn attach(ctx: &Ctx, pod: &Info, args: &StreamArgs) -> Result<()> {
     }
     let path = format!("{}/attach?{}", pod.path(), args.query(&container, tty));
     stream::run(ctx, &path, Streams::own(args.stdin, tty)).await?;
-    if args.stdin && tty && spec.stdin == Some(true) && !args.quiet {
-        eprintln!("Session ended, resume using 'kctl attach {} -c {container} -i -t' command when the pod is running", pod.name);
+    if args.stdin && tty && !args.quiet && pod.object["spec"]["restartPolicy"] == "Always" {
+        let again = format!("'kctl attach {} -c {container} -i -t'", pod.name);
+        let ephemeral = podspec::names(&pod.object["spec"], "ephemeralContainers").contains(&container);
+        match ephemeral {
+            true => {
+                eprintln!("Session ended, the ephemeral container will not be restarted but may be reattached using {again} if it is still running")
+            }
+            false => eprintln!("Session ended, resume using {again} command when the pod is running"),
+        }
     }
     Ok(())
 }

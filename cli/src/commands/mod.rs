@@ -4,12 +4,14 @@ pub mod api_resources;
 pub mod apply;
 pub mod auth;
 pub mod autoscale;
+pub mod certificate;
 pub mod cluster_info;
 pub mod complete;
 pub mod completion;
 pub mod config;
 pub mod cp;
 pub mod create;
+pub mod debug;
 pub mod delete;
 pub mod describe;
 pub mod diff;
@@ -74,6 +76,7 @@ commands! {
     Rollout(rollout::Args),
     Scale(scale::Args),
     Autoscale(autoscale::Args),
+    Certificate(certificate::Args),
     ClusterInfo(cluster_info::Args),
     Top(top::Args),
     Cordon(drain::Cordon),
@@ -88,6 +91,7 @@ commands! {
     Proxy(proxy::Args),
     Cp(cp::Args),
     Auth(auth::Args),
+    Debug(debug::Args),
     Events(events::Args),
     Diff(diff::Args),
     Apply(apply::Args),

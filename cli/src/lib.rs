@@ -11,6 +11,7 @@ pub mod describe;
 pub mod discovery;
 pub mod duration;
 pub mod errors;
+pub mod kustomize;
 pub mod manifest;
 pub mod podspec;
 pub mod print;

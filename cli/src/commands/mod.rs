@@ -22,6 +22,7 @@ pub mod exec;
 pub mod explain;
 pub mod expose;
 pub mod get;
+pub mod kustomize;
 pub mod label;
 pub mod logs;
 pub mod options;
@@ -98,6 +99,7 @@ commands! {
     Patch(patch::Args),
     Replace(replace::Args),
     Wait(wait::Args),
+    Kustomize(kustomize::Args),
     Label(label::LabelArgs),
     Annotate(label::AnnotateArgs),
     Completion(completion::Args),

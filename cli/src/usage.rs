@@ -8,6 +8,7 @@ use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::app::{self, App};
+use crate::kuberc::{self, Preference};
 use crate::print::style;
 use crate::suggest;
 
@@ -23,8 +24,28 @@ pub fn parse(arguments: Vec<String>) -> Result<App, ExitCode> {
             Err(_) => Err(ExitCode::FAILURE),
         };
     }
+    let (arguments, preference) = match with_preferences(arguments) {
+        Ok(applied) => applied,
+        Err(error) => {
+            eprintln!("error occurred while applying preferences {error}");
+            return Err(ExitCode::FAILURE);
+        }
+    };
     let parsed = app::command().try_get_matches_from(&arguments).and_then(|m| App::from_arg_matches(&m));
-    parsed.map_err(|error| told(&error, &arguments))
+    parsed
+        .map(|mut app| {
+            app.global.preference = preference;
+            app
+        })
+        .map_err(|error| told(&error, &arguments))
+}
+
+/// Puts the user's default flags and aliases into the arguments.
+fn with_preferences(arguments: Vec<String>) -> anyhow::Result<(Vec<String>, Option<Preference>)> {
+    let Some(preference) = kuberc::load(&arguments)? else { return Ok((arguments, None)) };
+    let words: Vec<String> = words(&arguments).into_iter().map(ToOwned::to_owned).collect();
+    let arguments = kuberc::apply(&preference, &app::command(), arguments, &words)?;
+    Ok((arguments, Some(preference)))
 }
 
 fn told(error: &clap::Error, arguments: &[String]) -> ExitCode {
@@ -188,6 +209,7 @@ const ORDER: &[&str] = &[
     "annotate",
     "completion",
     "config",
+    "kuberc",
     "plugin",
     "version",
     "api-versions",
@@ -215,7 +237,7 @@ fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {
 }
 
 /// The words that are neither flags nor, as far as can be told without parsing, values of flags.
-fn words(arguments: &[String]) -> Vec<&str> {
+pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
     let mut found = Vec::new();
     let mut skip = false;
     for argument in arguments.iter().skip(1) {
@@ -223,7 +245,7 @@ fn words(arguments: &[String]) -> Vec<&str> {
             skip = false;
         } else if matches!(
             argument.as_str(),
-            "-n" | "-s" | "-v" | "--namespace" | "--context" | "--kubeconfig" | "--server" | "--cluster" | "--user" | "--token" | "--as"
+            "-n" | "-s" | "-v" | "--namespace" | "--context" | "--kubeconfig" | "--server" | "--cluster" | "--user" | "--token" | "--as" | "--kuberc"
         ) {
             skip = true;
         } else if argument == "--" {

@@ -84,12 +84,23 @@ impl VerdictArgs {
         if self.names.is_empty() && self.files.is_empty() {
             bail!("one or more CSRs must be specified as <name> or -f <filename>");
         }
-        let names = self.names.iter().map(|n| if n.contains('/') { n.clone() } else { format!("certificatesigningrequests/{n}") }).collect();
-        let (infos, mut failures) = Query { args: names, files: self.files.clone(), ..Query::default() }.infos(ctx).await?;
-        for info in infos {
-            match judge(ctx, &info, verdict, self.force).await {
-                Ok(()) => printer.done(&info.object, verdict.verb)?,
-                Err(error) => failures.push(error),
+        if !self.names.is_empty() && !self.files.is_empty() {
+            bail!("resource/name arguments cannot be provided when a path is specified");
+        }
+        let named = |n: &String| if n.contains('/') { n.clone() } else { format!("certificatesigningrequests/{n}") };
+        let mut queries: Vec<Query> = self.names.iter().map(|n| Query { args: vec![named(n)], ..Query::default() }).collect();
+        if !self.files.is_empty() {
+            queries.push(Query { files: self.files.clone(), ..Query::default() });
+        }
+        let mut failures = Vec::new();
+        for query in queries {
+            let (infos, missing) = query.infos(ctx).await?;
+            failures.extend(missing);
+            for info in infos {
+                match judge(ctx, &info, verdict, self.force).await {
+                    Ok(()) => printer.done(&info.object, verdict.verb)?,
+                    Err(error) => failures.push(error),
+                }
             }
         }
         errors::collect(failures)

@@ -22,6 +22,7 @@ pub mod exec;
 pub mod explain;
 pub mod expose;
 pub mod get;
+pub mod kuberc;
 pub mod kustomize;
 pub mod label;
 pub mod logs;
@@ -106,6 +107,7 @@ commands! {
     ApiResources(api_resources::ResourcesArgs),
     ApiVersions(api_resources::VersionsArgs),
     Config(config::Args),
+    Kuberc(kuberc::Args),
     Plugin(plugin::Args),
     Version(version::Args),
     Options(options::Args),

@@ -43,6 +43,9 @@ impl FileArgs {
         if !self.filename.is_empty() && self.kustomize.is_some() {
             bail!("only one of -f or -k can be specified");
         }
+        if self.recursive && self.kustomize.is_some() {
+            bail!("the -k flag can't be used with -f or -R");
+        }
         Ok(())
     }
 }
@@ -145,6 +148,12 @@ pub fn plain_documents(text: &str) -> Result<Vec<Value>> {
 
 fn told(faults: &[tree::Fault]) -> String {
     faults.iter().map(|f| format!("line {}: {}", f.at.line, f.message)).collect::<Vec<_>>().join("; ")
+}
+
+/// The values of a text by the rules of YAML 1.1.
+pub fn values(text: &str) -> Result<Vec<Value>> {
+    let nodes = tree::documents(text).map_err(|faults| anyhow!("{}", told(&faults)))?;
+    Ok(nodes.iter().map(tree::Node::to_json).filter(|value| !value.is_null()).collect())
 }
 
 /// One YAML or JSON value that need not be an object, such as a patch.

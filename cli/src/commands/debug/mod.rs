@@ -310,7 +310,8 @@ async fn copy_log(ctx: &Ctx, pod: &Info, container: &str) -> Result<()> {
 async fn add_ephemeral(ctx: &Ctx, plan: &Plan, mut pod: Info) -> Result<(Info, Option<String>)> {
     let (changed, name) = plan.ephemeral(&pod.object)?;
     let all = changed["spec"]["ephemeralContainers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let container = all.last().cloned().unwrap_or_default();
+    // A name that is taken means the container that has it, which the server will not have changed.
+    let container = all.iter().find(|c| c["name"] == name).cloned().unwrap_or_default();
     warn_of_user(&pod.object, Some(&container));
     let order: Vec<Value> = all.iter().map(|c| json!({ "name": c["name"] })).collect();
     let patch = json!({ "spec": { "$setElementOrder/ephemeralContainers": order, "ephemeralContainers": [container] } });

@@ -11,6 +11,7 @@ pub mod describe;
 pub mod discovery;
 pub mod duration;
 pub mod errors;
+pub mod help;
 pub mod kuberc;
 pub mod kustomize;
 pub mod manifest;

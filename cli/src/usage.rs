@@ -1,6 +1,7 @@
 //! From arguments to a parsed command, with kubectl's words for what does not parse and plugins for what is no command.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::app::{self, App};
+use crate::help;
 use crate::kuberc::{self, Preference};
 use crate::print::style;
 use crate::suggest;
@@ -19,7 +21,7 @@ use crate::suggest;
 pub fn parse(arguments: Vec<String>) -> Result<App, ExitCode> {
     if arguments.len() < 2 {
         // Bare `kctl` prints its help and succeeds, as kubectl does.
-        return match app::command().print_help() {
+        return match help::localized(app::command()).print_help() {
             Ok(()) => Err(ExitCode::SUCCESS),
             Err(_) => Err(ExitCode::FAILURE),
         };
@@ -31,7 +33,7 @@ pub fn parse(arguments: Vec<String>) -> Result<App, ExitCode> {
             return Err(ExitCode::FAILURE);
         }
     };
-    let parsed = app::command().try_get_matches_from(&arguments).and_then(|m| App::from_arg_matches(&m));
+    let parsed = help::localized(app::command()).try_get_matches_from(&arguments).and_then(|m| App::from_arg_matches(&m));
     parsed
         .map(|mut app| {
             app.global.preference = preference;
@@ -228,6 +230,8 @@ fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {
     let names: Vec<String> = group.iter().flat_map(|c| c.get_subcommands().map(|s| s.get_name().to_owned())).collect();
     let mut text = format!("error: unknown command {word:?} for \"kctl\"");
     let mut near = suggest::close(word, names, 2);
+    // A script compares what kubectl would have suggested.
+    near.retain(|name| ORDER.contains(&name.as_str()) || std::io::stderr().is_terminal());
     near.sort_by_key(|name| ORDER.iter().position(|o| o == name).unwrap_or(ORDER.len()));
     if !near.is_empty() {
         text.push_str("\n\nDid you mean this?");

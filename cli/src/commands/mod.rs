@@ -11,6 +11,7 @@ pub mod completion;
 pub mod config;
 pub mod cp;
 pub mod create;
+pub mod ctx;
 pub mod debug;
 pub mod delete;
 pub mod describe;
@@ -26,6 +27,7 @@ pub mod kuberc;
 pub mod kustomize;
 pub mod label;
 pub mod logs;
+pub mod ns;
 pub mod options;
 pub mod patch;
 pub mod plugin;
@@ -39,8 +41,10 @@ pub mod scale;
 pub mod set;
 pub mod taint;
 pub mod top;
+pub mod tree;
 pub mod version;
 pub mod wait;
+pub mod why;
 
 use anyhow::Result;
 
@@ -111,6 +115,10 @@ commands! {
     Plugin(plugin::Args),
     Version(version::Args),
     Options(options::Args),
+    Why(why::Args),
+    Tree(tree::Args),
+    Ctx(ctx::Args),
+    Ns(ns::Args),
 }
 
 impl Command {

@@ -178,7 +178,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("label TYPE NAME KEY=VALUE", "资源，然后是 键=值；\"键-\" 表示删除"),
     ("annotate TYPE NAME KEY=VALUE", "资源，然后是 键=值；\"键-\" 表示删除"),
     ("set image TYPE NAME CONTAINER=IMAGE", "资源，然后是 容器=镜像；\"*\" 表示所有容器"),
-    ("set env TYPE NAME KEY=VALUE", "资源，然后是 变量=值；\"变量-\" 表示删除，\"-\" 表示从标准输入读取"),
+    ("set env RESOURCE/NAME KEY=VALUE", "资源，然后是 变量=值；\"变量-\" 表示删除，\"-\" 表示从标准输入读取"),
     ("run --env", "在容器中设置的环境变量"),
     ("scale --replicas", "新的期望副本数，必填"),
 ];

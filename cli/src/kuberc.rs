@@ -231,18 +231,12 @@ fn named(arguments: &[String]) -> Result<Option<String>> {
 
 /// The arguments with aliases replaced and default flags added; what is typed always wins.
 ///
-/// `words` are the arguments that are neither flags nor values of flags.
-pub fn apply(preference: &Preference, root: &Command, arguments: Vec<String>, words: &[String]) -> Result<Vec<String>> {
-    let (arguments, path) = match words.first() {
-        Some(word) if root.find_subcommand(word).is_none() => match expand(preference, root, &arguments, word)? {
-            Some(expanded) => return Ok(expanded),
-            None => return Ok(arguments),
-        },
-        _ => {
-            let path = find(root, words.iter().map(String::as_str)).1;
-            (arguments, path)
-        }
-    };
+/// `words` is where the arguments stand that are neither flags nor values of flags.
+pub fn apply(preference: &Preference, root: &Command, mut arguments: Vec<String>, words: &[usize]) -> Result<Vec<String>> {
+    let (_, path) = find(root, words.iter().map(|at| arguments[*at].as_str()));
+    if let Some(at) = words.first().filter(|_| path.is_empty()) {
+        return Ok(expand(preference, root, &arguments, *at)?.unwrap_or(arguments));
+    }
     let mut added = Vec::new();
     for defaults in &preference.defaults {
         let (_, wanted) = find(root, defaults.command.split_whitespace());
@@ -255,20 +249,19 @@ pub fn apply(preference: &Preference, root: &Command, arguments: Vec<String>, wo
             added.extend(flags(root, &path, &defaults.options, &arguments, invalid)?);
         }
     }
-    let Some(last) = path.last().and_then(|name| position(&arguments, words, path.len(), name)) else { return Ok(arguments) };
-    let mut arguments = arguments;
-    arguments.splice(last + 1..last + 1, added);
+    if let Some(last) = path.len().checked_sub(1).and_then(|at| words.get(at)) {
+        arguments.splice(last + 1..last + 1, added);
+    }
     Ok(arguments)
 }
 
-fn expand(preference: &Preference, root: &Command, arguments: &[String], word: &str) -> Result<Option<Vec<String>>> {
-    let Some(alias) = preference.aliases.iter().find(|a| a.name == word) else { return Ok(None) };
+fn expand(preference: &Preference, root: &Command, arguments: &[String], at: usize) -> Result<Option<Vec<String>>> {
+    let Some(alias) = preference.aliases.iter().find(|a| a.name == arguments[at]) else { return Ok(None) };
     let command: Vec<&str> = alias.command.split_whitespace().collect();
     let (_, path) = find(root, command.iter().copied());
     if path.is_empty() || path.len() != command.len() {
         bail!("command {:?} not found to set alias {:?}: [{}]", alias.command, alias.name, command.join(" "));
     }
-    let Some(at) = arguments.iter().position(|a| a == word) else { return Ok(None) };
     let program = arguments.first().cloned().unwrap_or_default();
     let invalid = |name: &str| anyhow!("invalid alias flag {name} in alias {program}");
     let mut expanded = arguments[..at].to_vec();
@@ -289,13 +282,6 @@ fn find<'a, 'w>(root: &'a Command, words: impl Iterator<Item = &'w str>) -> (&'a
         command = next;
     }
     (command, path)
-}
-
-/// Where the last word of the command's path stands among the arguments.
-fn position(arguments: &[String], words: &[String], depth: usize, name: &str) -> Option<usize> {
-    let word = words.get(depth - 1).map_or(name, String::as_str);
-    let skipped = words[..depth - 1].iter().filter(|w| *w == word).count();
-    arguments.iter().enumerate().skip(1).filter(|(_, a)| *a == word).nth(skipped).map(|(at, _)| at)
 }
 
 /// The default flags that are not typed.
@@ -344,7 +330,7 @@ mod tests {
 
     fn applied(line: &str) -> String {
         let arguments: Vec<String> = line.split(' ').map(ToOwned::to_owned).collect();
-        let words: Vec<String> = crate::usage::words(&arguments).into_iter().map(ToOwned::to_owned).collect();
+        let words = crate::usage::word_positions(&arguments);
         apply(&preference(), &crate::app::command(), arguments, &words).unwrap().join(" ")
     }
 

@@ -45,7 +45,7 @@ pub fn parse(arguments: Vec<String>) -> Result<App, ExitCode> {
 /// Puts the user's default flags and aliases into the arguments.
 fn with_preferences(arguments: Vec<String>) -> anyhow::Result<(Vec<String>, Option<Preference>)> {
     let Some(preference) = kuberc::load(&arguments)? else { return Ok((arguments, None)) };
-    let words: Vec<String> = words(&arguments).into_iter().map(ToOwned::to_owned).collect();
+    let words = word_positions(&arguments);
     let arguments = kuberc::apply(&preference, &app::command(), arguments, &words)?;
     Ok((arguments, Some(preference)))
 }
@@ -241,10 +241,15 @@ fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {
 }
 
 /// The words that are neither flags nor, as far as can be told without parsing, values of flags.
-pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
+fn words(arguments: &[String]) -> Vec<&str> {
+    word_positions(arguments).into_iter().map(|at| arguments[at].as_str()).collect()
+}
+
+/// Where those words stand.
+pub(crate) fn word_positions(arguments: &[String]) -> Vec<usize> {
     let mut found = Vec::new();
     let mut skip = false;
-    for argument in arguments.iter().skip(1) {
+    for (at, argument) in arguments.iter().enumerate().skip(1) {
         if skip {
             skip = false;
         } else if matches!(
@@ -255,7 +260,7 @@ pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
         } else if argument == "--" {
             break;
         } else if !argument.starts_with('-') {
-            found.push(argument.as_str());
+            found.push(at);
         }
     }
     found

@@ -1,8 +1,10 @@
 //! `exec` and `attach`: a command, or the main process, of a container.
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow, bail};
 
-use super::pods;
+use super::pods::{self, Purpose};
 use crate::app::Ctx;
 use crate::discovery::escape;
 use crate::errors;
@@ -86,9 +88,10 @@ impl ExecArgs {
         if self.command.is_empty() {
             bail!("you must specify at least one command for the container");
         }
+        let limit = pods::running_timeout(&self.stream.pod_running_timeout).map_err(|e| errors::usage("exec", e))?;
         let pod = match self.args.first() {
-            Some(word) => pods::find(ctx, word).await?,
-            None => from_file(ctx, &self.filename).await?,
+            Some(word) => pods::find(ctx, word, Purpose::Attach, limit).await?,
+            None => from_file(ctx, &self.filename, limit).await?,
         };
         let typed = pods::typed(&pod)?;
         let phase = typed.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
@@ -101,11 +104,11 @@ impl ExecArgs {
     }
 }
 
-async fn from_file(ctx: &Ctx, files: &[String]) -> Result<Info> {
+async fn from_file(ctx: &Ctx, files: &[String], limit: Duration) -> Result<Info> {
     let files = FileArgs { filename: files.to_vec(), ..FileArgs::default() };
     let document = manifest::read(&files, Validation::Ignore).await?.into_iter().next().ok_or_else(|| anyhow!("no objects passed to exec"))?;
     let info = resource::locate(ctx, document, false).await?;
-    pods::find(ctx, &format!("{}/{}", info.kind.resource(), info.name)).await
+    pods::find(ctx, &format!("{}/{}", info.kind.resource(), info.name), Purpose::Attach, limit).await
 }
 
 /// Runs a command in a container of a pod.
@@ -123,7 +126,8 @@ impl AttachArgs {
                 _ => errors::usage("attach", format!("expected POD, TYPE/NAME, or TYPE NAME, (at most 1 argument), got {:?}", self.args)),
             });
         };
-        let pod = pods::find(ctx, word).await?;
+        let limit = pods::running_timeout(&self.stream.pod_running_timeout).map_err(|e| errors::usage("attach", e))?;
+        let pod = pods::find(ctx, word, Purpose::Attach, limit).await?;
         attach(ctx, &pod, &self.stream).await
     }
 }

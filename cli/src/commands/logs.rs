@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::pods;
+use super::pods::{self, Purpose};
 use crate::app::Ctx;
 use crate::errors;
 use crate::print;
@@ -106,12 +106,13 @@ impl Args {
         if self.limit_bytes < 0 {
             bail!("--limit-bytes must be greater than 0");
         }
+        let limit = pods::running_timeout(&self.pod_running_timeout)?;
         let found = if by_selector {
             pods::by_selector(ctx, Some(&ctx.namespace()?), self.selector.as_deref().unwrap_or_default()).await?
         } else if self.all_pods {
-            pods::find_all(ctx, &word).await?.0
+            pods::find_all(ctx, &word, Purpose::Logs, limit).await?
         } else {
-            vec![pods::find(ctx, &word).await.map_err(|error| self.absent(ctx, error))?]
+            vec![pods::find(ctx, &word, Purpose::Logs, limit).await.map_err(|error| self.absent(ctx, error))?]
         };
         if found.is_empty() {
             eprintln!("No resources found in {} namespace.", ctx.namespace()?);

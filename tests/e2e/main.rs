@@ -11,6 +11,7 @@ mod differential;
 mod lifecycle;
 mod network;
 mod policy;
+mod shells;
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -32,7 +33,7 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, network::TESTS, policy::TESTS].concat();
+    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, network::TESTS, policy::TESTS, shells::TESTS].concat();
     let on_own = [crash::TESTS, lifecycle::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

@@ -1,5 +1,5 @@
 //! The objects that `debug` sends: an ephemeral container, a copy of a pod, a pod on a node (`k8s.io/kubectl/pkg/cmd/debug/debug.go`).
-//! Pure but for the random names.
+//! Pure but for random names, which it tells on stdout as upstream does.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

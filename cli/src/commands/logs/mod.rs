@@ -1,5 +1,8 @@
 //! `logs`: what containers print.
 
+mod follow;
+
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -70,6 +73,8 @@ pub struct Args {
 
 /// One container's log.
 struct Source {
+    pod: Info,
+    container: String,
     path: String,
     prefix: String,
 }
@@ -122,6 +127,12 @@ impl Args {
         let mut sources = Vec::new();
         for pod in &found {
             sources.extend(self.sources(pod, container.as_deref(), &parameters)?);
+        }
+        if self.follow && sources.len() <= self.max_log_requests && !self.previous && std::io::stdout().is_terminal() {
+            let collection = pods::kind().collection(Some(&ctx.namespace()?));
+            let selector = self.selector.as_deref().unwrap_or_default();
+            let joining = by_selector.then_some(follow::Joining { collection, selector, container: container.as_deref(), parameters: &parameters });
+            return follow::all(ctx, self, sources, joining).await;
         }
         if self.follow && sources.len() > 1 {
             if sources.len() > self.max_log_requests {
@@ -199,7 +210,8 @@ impl Args {
             let mut pairs = vec![("container", name.clone())];
             pairs.extend_from_slice(parameters);
             let prefix = if self.prefix || self.all_pods { format!("[pod/{}/{name}] ", pod.name) } else { String::new() };
-            Source { path: with_query(&format!("{}/log", pod.path()), &query_string(&pairs)), prefix }
+            let path = with_query(&format!("{}/log", pod.path()), &query_string(&pairs));
+            Source { pod: pod.clone(), container: name, path, prefix }
         };
         Ok(names.into_iter().map(source).collect())
     }

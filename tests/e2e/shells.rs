@@ -24,32 +24,35 @@ fn logs_on_a_terminal_follow_restarts_and_new_pods(c: &Cluster) {
     ))
     .ok();
     c.kctl(&format!("-n {n} wait --for=condition=Ready pod/again --timeout=60s")).ok();
-    let kctl = bin_dir().join("kctl");
-    // `script` gives the client a terminal; it ends when grep has seen the second line.
-    let followed = format!("timeout 60 script -qefc '{} -n {n} logs -f again' /dev/null < /dev/null | grep -m2 said | wc -l", kctl.display());
-    shell(c, "sh", &[], &followed).prints("2\n");
+    following(c, &format!("-n {n} logs -f again"), &[("said", 2, "")]);
     let pod = |name: &str| {
         let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME, namespace: SPACE, labels: {app: f}}\nspec:\n  containers:\n  - {name: a, image: 'nginx:live', command: [sh, -c, 'echo I am NAME; sleep 1d']}\n";
         c.file(&format!("{name}.yaml"), &manifest.replace("NAME", name).replace("SPACE", n)).display().to_string()
     };
     c.kctl(&format!("create -f {}", pod("first"))).ok();
     c.kctl(&format!("-n {n} wait --for=condition=Ready pod/first --timeout=60s")).ok();
-    let follow = format!("{} -n {n} logs -f -l app=f", kctl.display());
+    let create = format!("create -f {}", pod("second"));
+    following(c, &format!("-n {n} logs -f -l app=f"), &[("I am first", 1, &create), ("I am second", 1, "")]);
+}
+
+/// Runs kctl in a terminal, which `script` gives it, until each text was seen so many times; after each another line is run.
+fn following(c: &Cluster, line: &str, steps: &[(&str, usize, &str)]) {
+    let follow = format!("{} {line}", bin_dir().join("kctl").display());
     let mut child = c.client("script".into(), &["-qefc", &follow, "/dev/null"]);
     let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("script starts");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-    let mut seen = Vec::new();
-    let mut expect = |wanted: &str| {
+    let mut seen: Vec<String> = Vec::new();
+    for (wanted, times, then) in steps {
         eventually(wanted, || {
             seen.extend(receiver.try_iter());
-            if seen.iter().any(|line| line.contains(wanted)) { Ok(()) } else { Err(seen.join("\n")) }
+            if seen.iter().filter(|line| line.contains(wanted)).count() >= *times { Ok(()) } else { Err(seen.join("\n")) }
         });
-    };
-    expect("I am first");
-    c.kctl(&format!("create -f {}", pod("second"))).ok();
-    expect("I am second");
+        if !then.is_empty() {
+            c.kctl(then).ok();
+        }
+    }
     child.kill().expect("script can be ended");
     child.wait().expect("script ends");
 }

@@ -37,7 +37,8 @@ fn shared() -> Arc<Cluster> {
 fn main() {
     let arguments = Arguments::from_args();
     let on_shared =
-        [admission::TESTS, api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS, shells::TESTS].concat();
+        [admission::TESTS, api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS, shells::TESTS]
+            .concat();
     let on_own = [crash::TESTS, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

@@ -4,7 +4,7 @@
 
 use http::{Method, Uri};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
 use super::negotiate::Accepted;
 use super::protobuf;
@@ -55,7 +55,8 @@ proptest! {
     #[test]
     fn yaml_is_json_afterwards_or_refused(text in document()) {
         if let Ok(json) = yaml_to_json(text.as_bytes()) {
-            prop_assert!(serde_json::from_slice::<Value>(&json).is_ok(), "{text:?}");
+            // Numbers may still be too large for anybody.
+            prop_assert!(serde_json::from_slice::<IgnoredAny>(&json).is_ok(), "{text:?}");
         }
     }
 

@@ -255,7 +255,7 @@ fn read_list(body: &[u8]) -> Value {
 
 fn without_types_of_items(mut value: Value) -> Value {
     if value["kind"].as_str().unwrap().ends_with("List") {
-        for item in value["items"].as_array_mut().into_iter().flatten() {
+        for item in value.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
             item.as_object_mut().unwrap().retain(|name, _| name != "apiVersion" && name != "kind");
         }
     }

@@ -87,6 +87,9 @@ pub struct Global {
     /// The length of time to wait before giving up on a single server request
     #[arg(long, global = true, hide_short_help = true, value_name = "DURATION")]
     pub request_timeout: Option<String>,
+    /// Path to the kuberc file to use for preferences; KUBERC=off turns them off
+    #[arg(long, global = true, hide_short_help = true, value_name = "FILE")]
+    pub kuberc: Option<String>,
     /// Default cache directory
     #[arg(long, global = true, hide_short_help = true, value_name = "DIR")]
     pub cache_dir: Option<String>,
@@ -108,6 +111,9 @@ pub struct Global {
     /// Accepted for scripts that give it; kctl buffers no log
     #[arg(long, global = true, hide = true, value_parser = crate::duration::checked)]
     pub log_flush_frequency: Option<String>,
+    /// What the kuberc file says.
+    #[arg(skip)]
+    pub preference: Option<crate::kuberc::Preference>,
     /// If true, opt-out of response compression for all requests to the server
     #[arg(long, global = true, hide = true)]
     pub disable_compression: bool,

@@ -300,6 +300,18 @@ impl Discovery {
         found
     }
 
+    /// Every kind that can be listed, but for events, which only tell of the others; kinds outside of namespaces when asked for.
+    pub fn everything(&self, cluster_scoped: bool) -> Vec<Rc<Kind>> {
+        let mut found: Vec<Rc<Kind>> = Vec::new();
+        let wanted = |k: &&Rc<Kind>| (k.namespaced || cluster_scoped) && k.kind != "Event" && k.verbs.iter().any(|v| v == "list");
+        for kind in self.kinds.iter().filter(wanted) {
+            if !found.iter().any(|f| f.group == kind.group && f.plural == kind.plural) {
+                found.push(kind.clone());
+            }
+        }
+        found
+    }
+
     /// The kind an object says it is.
     pub fn find_exact(&self, api_version: &str, kind: &str) -> Option<Rc<Kind>> {
         self.kinds.iter().find(|k| k.kind == kind && k.api_version() == api_version).cloned()

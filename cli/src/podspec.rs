@@ -41,11 +41,20 @@ pub fn containers_mut(spec: &mut Map<String, Value>) -> Vec<&mut Value> {
     all
 }
 
+/// The names of a pod spec's containers of one sort.
+pub fn names(spec: &Value, field: &str) -> Vec<String> {
+    spec[field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str().map(ToOwned::to_owned)).collect()
+}
+
 /// The names of a pod spec's containers: regular, init, ephemeral.
 pub fn container_names(spec: &Value) -> Vec<String> {
-    let names =
-        |field: &str| spec[field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str().map(ToOwned::to_owned)).collect::<Vec<_>>();
-    [names("containers"), names("initContainers"), names("ephemeralContainers")].concat()
+    ["containers", "initContainers", "ephemeralContainers"].iter().flat_map(|field| names(spec, field)).collect()
+}
+
+/// The container of that name, whatever its sort.
+pub fn container<'a>(spec: &'a Value, name: &str) -> Option<&'a Value> {
+    let all = ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(|field| spec[field].as_array().into_iter().flatten());
+    all.into_iter().find(|c| c["name"] == name)
 }
 
 /// The label selector by which an object finds its pods, as `-l` would say it.

@@ -217,7 +217,10 @@ impl Query {
             if word.is_empty() {
                 return Err(crate::discovery::unknown(word));
             }
-            let category = ctx.discovery().await?.category(word);
+            let mut category = ctx.discovery().await?.category(word);
+            if word == "everything" && category.is_empty() {
+                category = ctx.discovery().await?.everything(self.all_namespaces);
+            }
             let found = if category.is_empty() { vec![ctx.kind(word).await?] } else { category };
             for kind in found {
                 if !kinds.contains(&kind) {

@@ -1,6 +1,7 @@
 //! From arguments to a parsed command, with kubectl's words for what does not parse and plugins for what is no command.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
@@ -8,6 +9,8 @@ use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::app::{self, App};
+use crate::help;
+use crate::kuberc::{self, Preference};
 use crate::print::style;
 use crate::suggest;
 
@@ -18,13 +21,33 @@ use crate::suggest;
 pub fn parse(arguments: Vec<String>) -> Result<App, ExitCode> {
     if arguments.len() < 2 {
         // Bare `kctl` prints its help and succeeds, as kubectl does.
-        return match app::command().print_help() {
+        return match help::localized(app::command()).print_help() {
             Ok(()) => Err(ExitCode::SUCCESS),
             Err(_) => Err(ExitCode::FAILURE),
         };
     }
-    let parsed = app::command().try_get_matches_from(&arguments).and_then(|m| App::from_arg_matches(&m));
-    parsed.map_err(|error| told(&error, &arguments))
+    let (arguments, preference) = match with_preferences(arguments) {
+        Ok(applied) => applied,
+        Err(error) => {
+            eprintln!("error occurred while applying preferences {error}");
+            return Err(ExitCode::FAILURE);
+        }
+    };
+    let parsed = help::localized(app::command()).try_get_matches_from(&arguments).and_then(|m| App::from_arg_matches(&m));
+    parsed
+        .map(|mut app| {
+            app.global.preference = preference;
+            app
+        })
+        .map_err(|error| told(&error, &arguments))
+}
+
+/// Puts the user's default flags and aliases into the arguments.
+fn with_preferences(arguments: Vec<String>) -> anyhow::Result<(Vec<String>, Option<Preference>)> {
+    let Some(preference) = kuberc::load(&arguments)? else { return Ok((arguments, None)) };
+    let words = word_positions(&arguments);
+    let arguments = kuberc::apply(&preference, &app::command(), arguments, &words)?;
+    Ok((arguments, Some(preference)))
 }
 
 fn told(error: &clap::Error, arguments: &[String]) -> ExitCode {
@@ -34,13 +57,17 @@ fn told(error: &clap::Error, arguments: &[String]) -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // A group of commands named without one prints its help and fails; upstream has one that says it on stdout.
+            // A group of commands named without one prints its help and fails; upstream has a few that say it on stdout, or take no offence.
             let text = error.render().to_string();
-            if words(arguments).first() == Some(&"rollout") {
-                // The exit code says failure whether or not someone reads.
+            let group = words(arguments).first().copied().unwrap_or_default();
+            if matches!(group, "rollout" | "certificate") {
+                // The exit code is the same whether or not someone reads.
                 let _closed = crate::print::emit(&text);
             } else {
                 eprint!("{text}");
+            }
+            if group == "certificate" {
+                return ExitCode::SUCCESS;
             }
             return ExitCode::FAILURE;
         }
@@ -184,6 +211,7 @@ const ORDER: &[&str] = &[
     "annotate",
     "completion",
     "config",
+    "kuberc",
     "plugin",
     "version",
     "api-versions",
@@ -202,6 +230,8 @@ fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {
     let names: Vec<String> = group.iter().flat_map(|c| c.get_subcommands().map(|s| s.get_name().to_owned())).collect();
     let mut text = format!("error: unknown command {word:?} for \"kctl\"");
     let mut near = suggest::close(word, names, 2);
+    // A script compares what kubectl would have suggested.
+    near.retain(|name| ORDER.contains(&name.as_str()) || std::io::stderr().is_terminal());
     near.sort_by_key(|name| ORDER.iter().position(|o| o == name).unwrap_or(ORDER.len()));
     if !near.is_empty() {
         text.push_str("\n\nDid you mean this?");
@@ -212,20 +242,25 @@ fn unknown_command(word: &str, path: &str, arguments: &[String]) -> String {
 
 /// The words that are neither flags nor, as far as can be told without parsing, values of flags.
 fn words(arguments: &[String]) -> Vec<&str> {
+    word_positions(arguments).into_iter().map(|at| arguments[at].as_str()).collect()
+}
+
+/// Where those words stand.
+pub(crate) fn word_positions(arguments: &[String]) -> Vec<usize> {
     let mut found = Vec::new();
     let mut skip = false;
-    for argument in arguments.iter().skip(1) {
+    for (at, argument) in arguments.iter().enumerate().skip(1) {
         if skip {
             skip = false;
         } else if matches!(
             argument.as_str(),
-            "-n" | "-s" | "-v" | "--namespace" | "--context" | "--kubeconfig" | "--server" | "--cluster" | "--user" | "--token" | "--as"
+            "-n" | "-s" | "-v" | "--namespace" | "--context" | "--kubeconfig" | "--server" | "--cluster" | "--user" | "--token" | "--as" | "--kuberc"
         ) {
             skip = true;
         } else if argument == "--" {
             break;
         } else if !argument.starts_with('-') {
-            found.push(argument.as_str());
+            found.push(at);
         }
     }
     found

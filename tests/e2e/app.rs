@@ -10,6 +10,7 @@ pub const TESTS: &[Shared] = &[
     ("app::a_rollback_brings_the_old_version_back", a_rollback_brings_the_old_version_back),
     ("app::pods_reach_every_phase", pods_reach_every_phase),
     ("app::probes_decide_about_readiness_and_restarts", probes_decide_about_readiness_and_restarts),
+    ("app::top_shows_what_nodes_and_pods_use", top_shows_what_nodes_and_pods_use),
 ];
 
 fn the_guest_book_runs_scales_and_upgrades(c: &Cluster) {
@@ -157,4 +158,28 @@ spec:
             other => Err(format!("restarts: {other}")),
         }
     });
+}
+
+fn top_shows_what_nodes_and_pods_use(c: &Cluster) {
+    let n = c.namespace("top");
+    c.kctl(&format!("-n {n} create deployment web --image=nginx:live --replicas=2")).ok();
+    c.kctl(&format!("-n {n} rollout status deployment web --timeout=90s")).ok();
+    for output in c.both(&format!("top pod -n {n} --no-headers")) {
+        let text = output.ok();
+        let uses = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            matches!(fields[..], [name, cpu, memory] if name.starts_with("web-") && cpu.ends_with('m') && memory.ends_with("Mi") && memory != "0Mi")
+        };
+        assert!(text.lines().count() == 2 && text.lines().all(uses), "{text}");
+    }
+    for output in c.both("top node --no-headers") {
+        let text = output.ok();
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        assert!(
+            matches!(fields[..], [_, cpu, share, memory, _] if cpu.ends_with('m') && cpu != "0m" && share.ends_with('%') && memory.ends_with("Mi")),
+            "{text}"
+        );
+    }
+    c.kubectl(&format!("top pod -n {n} -l app=web --containers --no-headers")).contains("nginx");
+    c.kubectl(&format!("get pods.metrics.k8s.io -n {n} --no-headers")).contains("web-");
 }

@@ -2,16 +2,19 @@
 //!
 //! Most stories share one cluster and keep to a namespace of their own; those that crash things start their own.
 
+mod admission;
 mod api;
 mod app;
 mod clients;
 mod crash;
 mod deck;
 mod differential;
+mod extensions;
 mod lifecycle;
 mod network;
 mod policy;
 mod promises;
+mod shells;
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -33,7 +36,9 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared = [api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, network::TESTS, policy::TESTS].concat();
+    let on_shared =
+        [admission::TESTS, api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS, shells::TESTS]
+            .concat();
     let on_own = [crash::TESTS, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

@@ -4,11 +4,13 @@
 
 pub mod client;
 pub mod cluster;
+pub mod hook;
 pub mod machine;
 pub mod output;
 pub mod wait;
 
 pub use cluster::{Cluster, Start};
+pub use hook::Hook;
 pub use machine::Machine;
 pub use output::Output;
 pub use wait::{eventually, eventually_within};

@@ -43,9 +43,9 @@ impl Machine {
     pub fn entrance(&self) -> impl FnOnce() + Send + 'static {
         let path = format!("/run/netns/{}", self.name);
         move || {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
             let namespace = std::fs::File::open(path).expect("the machine is there");
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(rustix::thread::LinkNameSpaceType::Network))
-                .expect("root may enter");
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).expect("the tests run as root");
         }
     }
 
@@ -65,6 +65,19 @@ impl Machine {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program).stdin(Stdio::null());
         command
+    }
+
+    /// A listener on this machine's loopback, for a server in the test's own process.
+    pub fn listen(&self) -> std::net::TcpListener {
+        // A socket stays in the network it was made in; the thread that went there to make it ends.
+        let enter = self.entrance();
+        let made = std::thread::spawn(move || {
+            enter();
+            std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free")
+        });
+        let listener = made.join().expect("the thread above does not panic");
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        listener
     }
 
     /// Runs a shell script on this machine.

@@ -6,6 +6,8 @@ pub mod local;
 pub mod merge_keys;
 mod strategic;
 
+pub use merge_keys::{Rule, rule};
+
 use serde_json::{Map, Value};
 
 use crate::client::Body;

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use clap::Command;
 use kctl::commands::completion;
 
+/// Of every page, and always the same: generated files must not change by themselves.
+const DATE: &str = "2026-04-22";
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,12 +68,20 @@ fn files() -> Result<BTreeMap<String, String>> {
 fn pages(command: &Command, name: &str, files: &mut BTreeMap<String, String>) -> Result<()> {
     let mut page = Vec::new();
     let titled = command.clone().name(name.to_owned()).bin_name(name.replace('-', " "));
-    clap_mangen::Man::new(titled).title(name).date("").render(&mut page)?;
-    files.insert(format!("man/{name}.1"), String::from_utf8_lossy(&page).into_owned());
+    clap_mangen::Man::new(titled).title(name).date(DATE).render(&mut page)?;
+    files.insert(format!("man/{name}.1"), tidied(&String::from_utf8_lossy(&page)));
     for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
         pages(sub, &format!("{name}-{}", sub.get_name()), files)?;
     }
     Ok(())
+}
+
+/// A page without what mandoc's lint finds: blanks at ends of lines, empty lines, and line breaks beside them.
+fn tidied(page: &str) -> String {
+    let lines: Vec<&str> = page.lines().map(str::trim_end).map(|line| if line.is_empty() { ".sp" } else { line }).collect();
+    let is_space = |at: Option<usize>| at.and_then(|at| lines.get(at)).is_some_and(|l| *l == ".sp");
+    let kept = lines.iter().enumerate().filter(|(at, line)| **line != ".br" || !is_space(at.checked_sub(1)) && !is_space(Some(at + 1)));
+    kept.map(|(_, line)| format!("{line}\n")).collect()
 }
 
 /// Pages of commands that are no more.

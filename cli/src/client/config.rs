@@ -38,6 +38,8 @@ pub struct Settings {
     pub namespace_given: bool,
     /// Limit for one request; none waits for ever.
     pub request_timeout: Option<Duration>,
+    /// Whether a credential plugin may run is the user's preference.
+    pub preference: Option<crate::kuberc::Preference>,
     /// Extra values for impersonation, from `--as-user-extra`.
     pub impersonate_extra: Vec<(String, String)>,
 }
@@ -222,6 +224,7 @@ fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_nam
         settings.server = if server.contains("://") { server.clone() } else { format!("http://{server}") };
     }
     settings.server = settings.server.trim_end_matches('/').to_owned();
+    settings.preference.clone_from(&global.preference);
     if let Some(file) = &global.certificate_authority {
         settings.ca = Some(std::fs::read(file).map_err(|e| unreadable("certificate-authority", file, cluster, &e))?);
         if global.insecure_skip_tls_verify {

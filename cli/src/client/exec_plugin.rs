@@ -13,6 +13,9 @@ use super::auth::Credentials;
 pub(super) async fn run(plugin: &ExecConfig, settings: &Settings) -> Result<Credentials> {
     let version = plugin.api_version.as_deref().unwrap_or("client.authentication.k8s.io/v1");
     let Some(command) = plugin.command.as_deref().filter(|c| !c.is_empty()) else { bail!("exec plugin: command must be specified") };
+    if let Some(preference) = settings.preference.as_ref().filter(|p| !p.allows(command)) {
+        bail!("getting credentials: plugin {command:?} not allowed: policy set to {:?}", preference.credential_plugin_policy);
+    }
     let terminal = std::io::stdin().is_terminal();
     let interactive = match plugin.interactive_mode {
         Some(ExecInteractiveMode::Never) => false,

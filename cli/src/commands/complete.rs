@@ -25,6 +25,11 @@ pub fn nodes() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| candidates(current, Some("nodes")))
 }
 
+/// Names of certificate signing requests.
+pub fn certificate_requests() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| candidates(current, Some("certificatesigningrequests")))
+}
+
 /// Names of namespaces.
 pub fn namespaces() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| candidates(current, Some("namespaces")))

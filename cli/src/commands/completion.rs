@@ -29,5 +29,10 @@ pub fn script(shell: &str) -> Result<String> {
     let completer = shells.completer(shell).ok_or_else(|| anyhow!("unsupported shell type {shell:?}"))?;
     let mut out = Vec::new();
     completer.write_registration("COMPLETE", "kctl", "kctl", "kctl", &mut out)?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    let mut script = String::from_utf8_lossy(&out).into_owned();
+    if shell == "zsh" {
+        // Loaded by name, the file itself is the first call: without this the first TAB would complete nothing.
+        script.push_str("if [ \"$funcstack[1]\" = \"_kctl\" ]; then\n    _clap_dynamic_completer_kctl \"$@\"\nfi\n");
+    }
+    Ok(script)
 }

@@ -1,12 +1,15 @@
 //! `exec` and `attach`: a command, or the main process, of a container.
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow, bail};
 
-use super::pods;
+use super::pods::{self, Purpose};
 use crate::app::Ctx;
 use crate::discovery::escape;
 use crate::errors;
 use crate::manifest::{self, FileArgs, Validation};
+use crate::podspec;
 use crate::resource::{self, Info};
 use crate::stream::{self, Streams};
 
@@ -85,9 +88,10 @@ impl ExecArgs {
         if self.command.is_empty() {
             bail!("you must specify at least one command for the container");
         }
+        let limit = pods::running_timeout(&self.stream.pod_running_timeout).map_err(|e| errors::usage("exec", e))?;
         let pod = match self.args.first() {
-            Some(word) => pods::find(ctx, word).await?,
-            None => from_file(ctx, &self.filename).await?,
+            Some(word) => pods::find(ctx, word, Purpose::Attach, limit).await?,
+            None => from_file(ctx, &self.filename, limit).await?,
         };
         let typed = pods::typed(&pod)?;
         let phase = typed.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
@@ -100,11 +104,11 @@ impl ExecArgs {
     }
 }
 
-async fn from_file(ctx: &Ctx, files: &[String]) -> Result<Info> {
+async fn from_file(ctx: &Ctx, files: &[String], limit: Duration) -> Result<Info> {
     let files = FileArgs { filename: files.to_vec(), ..FileArgs::default() };
     let document = manifest::read(&files, Validation::Ignore).await?.into_iter().next().ok_or_else(|| anyhow!("no objects passed to exec"))?;
     let info = resource::locate(ctx, document, false).await?;
-    pods::find(ctx, &format!("{}/{}", info.kind.resource(), info.name)).await
+    pods::find(ctx, &format!("{}/{}", info.kind.resource(), info.name), Purpose::Attach, limit).await
 }
 
 /// Runs a command in a container of a pod.
@@ -122,7 +126,8 @@ impl AttachArgs {
                 _ => errors::usage("attach", format!("expected POD, TYPE/NAME, or TYPE NAME, (at most 1 argument), got {:?}", self.args)),
             });
         };
-        let pod = pods::find(ctx, word).await?;
+        let limit = pods::running_timeout(&self.stream.pod_running_timeout).map_err(|e| errors::usage("attach", e))?;
+        let pod = pods::find(ctx, word, Purpose::Attach, limit).await?;
         attach(ctx, &pod, &self.stream).await
     }
 }
@@ -135,14 +140,14 @@ pub async fn attach(ctx: &Ctx, pod: &Info, args: &StreamArgs) -> Result<()> {
         bail!("cannot attach a container in a completed pod; current phase is {phase}");
     }
     let container = pods::container(&typed, args.container.as_deref(), args.quiet)?;
-    let spec = typed.spec.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == container).cloned()).unwrap_or_default();
+    let spec = podspec::container(&pod.object["spec"], &container).cloned().unwrap_or_default();
     let mut tty = args.tty();
-    if tty && spec.tty != Some(true) {
+    if tty && spec["tty"] != true {
         tty = false;
         if !args.quiet {
             eprintln!("error: Unable to use a TTY - container {container} did not allocate one");
         }
-    } else if !tty && spec.tty == Some(true) && args.stdin {
+    } else if !tty && spec["tty"] == true && args.stdin {
         // The container has a terminal, so raw mode is what it expects.
         tty = true;
     }
@@ -151,8 +156,15 @@ pub async fn attach(ctx: &Ctx, pod: &Info, args: &StreamArgs) -> Result<()> {
     }
     let path = format!("{}/attach?{}", pod.path(), args.query(&container, tty));
     stream::run(ctx, &path, Streams::own(args.stdin, tty)).await?;
-    if args.stdin && tty && spec.stdin == Some(true) && !args.quiet {
-        eprintln!("Session ended, resume using 'kctl attach {} -c {container} -i -t' command when the pod is running", pod.name);
+    if args.stdin && tty && !args.quiet && pod.object["spec"]["restartPolicy"] == "Always" {
+        let again = format!("'kctl attach {} -c {container} -i -t'", pod.name);
+        let ephemeral = podspec::names(&pod.object["spec"], "ephemeralContainers").contains(&container);
+        match ephemeral {
+            true => {
+                eprintln!("Session ended, the ephemeral container will not be restarted but may be reattached using {again} if it is still running")
+            }
+            false => eprintln!("Session ended, resume using {again} command when the pod is running"),
+        }
     }
     Ok(())
 }

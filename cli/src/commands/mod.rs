@@ -4,12 +4,15 @@ pub mod api_resources;
 pub mod apply;
 pub mod auth;
 pub mod autoscale;
+pub mod certificate;
 pub mod cluster_info;
 pub mod complete;
 pub mod completion;
 pub mod config;
 pub mod cp;
 pub mod create;
+pub mod ctx;
+pub mod debug;
 pub mod delete;
 pub mod describe;
 pub mod diff;
@@ -20,8 +23,11 @@ pub mod exec;
 pub mod explain;
 pub mod expose;
 pub mod get;
+pub mod kuberc;
+pub mod kustomize;
 pub mod label;
 pub mod logs;
+pub mod ns;
 pub mod options;
 pub mod patch;
 pub mod plugin;
@@ -35,8 +41,10 @@ pub mod scale;
 pub mod set;
 pub mod taint;
 pub mod top;
+pub mod tree;
 pub mod version;
 pub mod wait;
+pub mod why;
 
 use anyhow::Result;
 
@@ -74,6 +82,7 @@ commands! {
     Rollout(rollout::Args),
     Scale(scale::Args),
     Autoscale(autoscale::Args),
+    Certificate(certificate::Args),
     ClusterInfo(cluster_info::Args),
     Top(top::Args),
     Cordon(drain::Cordon),
@@ -88,21 +97,28 @@ commands! {
     Proxy(proxy::Args),
     Cp(cp::Args),
     Auth(auth::Args),
+    Debug(debug::Args),
     Events(events::Args),
     Diff(diff::Args),
     Apply(apply::Args),
     Patch(patch::Args),
     Replace(replace::Args),
     Wait(wait::Args),
+    Kustomize(kustomize::Args),
     Label(label::LabelArgs),
     Annotate(label::AnnotateArgs),
     Completion(completion::Args),
     ApiResources(api_resources::ResourcesArgs),
     ApiVersions(api_resources::VersionsArgs),
     Config(config::Args),
+    Kuberc(kuberc::Args),
     Plugin(plugin::Args),
     Version(version::Args),
     Options(options::Args),
+    Why(why::Args),
+    Tree(tree::Args),
+    Ctx(ctx::Args),
+    Ns(ns::Args),
 }
 
 impl Command {

@@ -2,6 +2,7 @@
 //! (`k8s.io/kubectl/pkg/polymorphichelpers`, `pkg/cmd/util/podcmd`).
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,29 +12,49 @@ use crate::app::Ctx;
 use crate::discovery::Kind;
 use crate::podspec;
 use crate::resource::{self, Info, Query};
+use crate::watch::Watch;
 
 /// The pods kind.
 pub fn kind() -> Kind {
     Kind::built_in("", "v1", "Pod", "pods", true)
 }
 
-/// The pod a word names: `x`, `pod/x`, or a pod of `deploy/x`, `svc/x`.
-pub async fn find(ctx: &Ctx, word: &str) -> Result<Info> {
-    let (found, total) = find_all(ctx, word).await?;
+/// What a pod is looked for, which decides what is said when there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To talk to its processes or ports.
+    Attach,
+    /// To read what it printed.
+    Logs,
+}
+
+/// Reads `--pod-running-timeout`.
+pub fn running_timeout(text: &str) -> Result<Duration> {
+    let limit = crate::duration::parse(text)?;
+    if limit.is_zero() {
+        bail!("--pod-running-timeout must be higher than zero");
+    }
+    Ok(limit)
+}
+
+/// The pod a word names: `x`, `pod/x`, or a pod of `deploy/x`, `svc/x`, which is waited for.
+pub async fn find(ctx: &Ctx, word: &str, purpose: Purpose, limit: Duration) -> Result<Info> {
+    let found = find_all(ctx, word, purpose, limit).await?;
+    let total = found.len();
     let first = found.into_iter().next().ok_or_else(|| anyhow!("no pods found for {word}"))?;
-    if total > 1 {
+    if total > 1 && purpose == Purpose::Logs {
         eprintln!("Found {total} pods, using pod/{}", first.name);
     }
     Ok(first)
 }
 
-/// Every pod a word stands for, the best first.
-pub async fn find_all(ctx: &Ctx, word: &str) -> Result<(Vec<Info>, usize)> {
+/// Every pod a word stands for, the best first; the first one of a workload is waited for.
+pub async fn find_all(ctx: &Ctx, word: &str, purpose: Purpose, limit: Duration) -> Result<Vec<Info>> {
     if !word.contains('/') {
         let kind = kind();
         let namespace = ctx.namespace()?;
         let object = ctx.client().await?.get(&kind.object(Some(&namespace), word)).await?;
-        return Ok((vec![Info { kind: Rc::new(kind), namespace: Some(namespace), name: word.to_owned(), object, source: String::new() }], 1));
+        return Ok(vec![Info { kind: Rc::new(kind), namespace: Some(namespace), name: word.to_owned(), object, source: String::new() }]);
     }
     let query = Query { args: vec![word.to_owned()], ..Query::default() };
     let (infos, mut failures) = query.infos(ctx).await?;
@@ -42,13 +63,36 @@ pub async fn find_all(ctx: &Ctx, word: &str) -> Result<(Vec<Info>, usize)> {
     }
     let Some(info) = infos.into_iter().next() else { bail!("{word} names nothing") };
     if info.kind.is("", "Pod") {
-        return Ok((vec![info], 1));
+        return Ok(vec![info]);
     }
-    let Some(selector) = podspec::pod_selector(&info.object) else { bail!("cannot find the pods of {}: it selects none", info.printed()) };
-    let mut pods = by_selector(ctx, info.namespace.as_deref(), &selector).await?;
+    let Some(selector) = podspec::pod_selector(&info.object) else {
+        let kind = format!("*{}.{}", info.kind.version, info.kind.kind);
+        let what = if purpose == Purpose::Logs { "cannot get the logs from" } else { "cannot attach to" };
+        bail!("{what} {kind}: selector for {kind} not implemented");
+    };
+    let mut pods = appearing(ctx, info.namespace.as_deref(), &selector, limit, |_| true).await?;
     pods.sort_by_key(|p| rank(&p.object));
-    let total = pods.len();
-    Ok((pods, total))
+    Ok(pods)
+}
+
+/// The pods a selector chooses, once one of them will do.
+pub async fn appearing(ctx: &Ctx, namespace: Option<&str>, selector: &str, limit: Duration, will_do: impl Fn(&Value) -> bool) -> Result<Vec<Info>> {
+    let waiting = async {
+        loop {
+            let found = by_selector(ctx, namespace, selector).await?;
+            if found.iter().any(|pod| will_do(&pod.object)) {
+                return Ok(found);
+            }
+            let parameters = [("labelSelector", selector.to_owned())];
+            let mut watch = Watch::open(ctx, &kind().collection(namespace), &parameters, "", "application/json").await?;
+            while let Some(event) = watch.next().await? {
+                if event.kind != "BOOKMARK" && will_do(&event.object) {
+                    break;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(limit, waiting).await.map_err(|_| anyhow!("timed out waiting for the condition"))?
 }
 
 /// The pods a selector chooses.
@@ -59,7 +103,7 @@ pub async fn by_selector(ctx: &Ctx, namespace: Option<&str>, selector: &str) -> 
 }
 
 /// Assigned, running, ready pods come first.
-fn rank(pod: &Value) -> (bool, u8, bool, String) {
+pub fn rank(pod: &Value) -> (bool, u8, bool, String) {
     let phase = match pod["status"]["phase"].as_str() {
         Some("Running") => 0,
         Some("Pending") => 1,

@@ -1,19 +1,21 @@
 //! `port-forward`: local ports to a pod's, each connection over a WebSocket of its own (`v4.channel.k8s.io`).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use futures::SinkExt;
 use futures::stream::{FuturesUnordered, StreamExt};
-use futures::{FutureExt, SinkExt};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::pods;
+use super::pods::{self, Purpose};
 use crate::app::Ctx;
 use crate::errors;
 use crate::outln;
+use crate::podspec;
 use crate::resource::{Info, Query};
 
 /// Forward one or more local ports to a pod
@@ -43,25 +45,36 @@ impl Args {
         let Some((target, ports)) = self.args.split_first().filter(|(_, ports)| !ports.is_empty()) else {
             return Err(errors::usage("port-forward", "TYPE/NAME and list of ports are required for port-forward"));
         };
-        let (owner, pod) = resolve(ctx, target).await?;
-        let pairs = ports.iter().map(|text| pair(text, owner.as_ref(), &pod.object)).collect::<Result<Vec<_>>>()?;
+        let limit = pods::running_timeout(&self.pod_running_timeout).map_err(|e| errors::usage("port-forward", e))?;
+        let (owner, mut pod) = resolve(ctx, target, limit).await?;
+        let pairs = ports.iter().map(|text| pair(text, owner.service(), &pod.object)).collect::<Result<Vec<_>>>()?;
         let phase = pod.object["status"]["phase"].as_str().unwrap_or_default();
         if phase != "Running" {
             bail!("unable to forward port because pod is not running. Current status={phase}");
         }
         let mut listeners = Vec::new();
-        for pair in &pairs {
-            listeners.extend(self.listen(*pair).await?);
+        for (text, pair) in ports.iter().zip(pairs) {
+            listeners.extend(self.listen(pair).await?.into_iter().map(|(listener, pair)| (listener, pair, text)));
         }
-        let path = format!("{}/portforward", pod.path());
-        let serving: FuturesUnordered<_> = listeners.into_iter().map(|(listener, pair)| serve(ctx, listener, pair, path.clone())).collect();
-        let mut gone =
-            std::pin::pin!(super::wait::until(ctx, &pod, |o| o.is_none_or(|o| o["metadata"]["uid"] != pod.object["metadata"]["uid"])).fuse());
-        let mut serving = serving;
-        tokio::select! {
-            ended = serving.next() => ended.unwrap_or(Ok(())),
-            _ = &mut gone => bail!("lost connection to pod"),
-            _ = tokio::signal::ctrl_c() => Ok(()),
+        loop {
+            let path = format!("{}/portforward", pod.path());
+            let mut serving: FuturesUnordered<_> = listeners.iter().map(|(listener, pair, _)| serve(ctx, listener, *pair, path.clone())).collect();
+            let uid = pod.object["metadata"]["uid"].clone();
+            // A pod that others stand in for is left as soon as it begins to end.
+            let leaving = |o: &Value| o["metadata"]["uid"] != uid || owner.selector.is_some() && !o["metadata"]["deletionTimestamp"].is_null();
+            let gone = super::wait::until(ctx, &pod, |o| o.is_none_or(leaving));
+            tokio::select! {
+                ended = serving.next() => return ended.unwrap_or(Ok(())),
+                _ = gone => {}
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
+            drop(serving);
+            let Some(next) = owner.successor(ctx, limit).await? else { bail!("lost connection to pod") };
+            eprintln!("Lost pod/{}, forwarding to pod/{}", pod.name, next.name);
+            for (_, pair, text) in &mut listeners {
+                pair.remote = self::pair(text, owner.service(), &next.object)?.remote;
+            }
+            pod = next;
         }
     }
 
@@ -97,19 +110,47 @@ impl Args {
     }
 }
 
-/// The pod to talk to, and the service it was asked for through.
-async fn resolve(ctx: &Ctx, target: &str) -> Result<(Option<Value>, Info)> {
-    let service = match target.split_once('/') {
-        Some((kind, _)) if ctx.kind(kind).await?.is("", "Service") => {
+/// What was asked for, when it was no pod.
+#[derive(Debug, Default)]
+struct Owner {
+    object: Option<Value>,
+    namespace: Option<String>,
+    /// Chooses its pods.
+    selector: Option<String>,
+}
+
+impl Owner {
+    /// The service, if it is one: its ports have names and numbers of their own.
+    fn service(&self) -> Option<&Value> {
+        self.object.as_ref().filter(|o| o["kind"] == "Service")
+    }
+
+    /// Another pod once it runs; none when a single pod was asked for.
+    async fn successor(&self, ctx: &Ctx, limit: Duration) -> Result<Option<Info>> {
+        let Some(selector) = &self.selector else { return Ok(None) };
+        let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+        let mut found = pods::appearing(ctx, self.namespace.as_deref(), selector, limit, runs).await?;
+        found.retain(|pod| runs(&pod.object));
+        found.sort_by_key(|pod| pods::rank(&pod.object));
+        Ok(found.into_iter().next())
+    }
+}
+
+/// The pod to talk to, and what it was asked for through.
+async fn resolve(ctx: &Ctx, target: &str, limit: Duration) -> Result<(Owner, Info)> {
+    let owner = match target.split_once('/') {
+        Some((kind, _)) if !ctx.kind(kind).await?.is("", "Pod") => {
             let (infos, mut failures) = Query { args: vec![target.to_owned()], ..Query::default() }.infos(ctx).await?;
             if let Some(error) = failures.pop() {
                 return Err(error);
             }
-            infos.into_iter().next().map(|i| i.object)
+            let info = infos.into_iter().next();
+            let selector = info.as_ref().and_then(|i| podspec::pod_selector(&i.object));
+            Owner { namespace: info.as_ref().and_then(|i| i.namespace.clone()), object: info.map(|i| i.object), selector }
         }
-        _ => None,
+        _ => Owner::default(),
     };
-    Ok((service, pods::find(ctx, target).await?))
+    Ok((owner, pods::find(ctx, target, Purpose::Attach, limit).await?))
 }
 
 fn pair(text: &str, service: Option<&Value>, pod: &Value) -> Result<Pair> {
@@ -153,7 +194,7 @@ fn named_or_number(pod: &Value, wanted: &str) -> Result<u16> {
     number.ok_or_else(|| anyhow!("Pod '{}' does not have a named port '{wanted}'", pod["metadata"]["name"].as_str().unwrap_or_default()))
 }
 
-async fn serve(ctx: &Ctx, listener: TcpListener, pair: Pair, path: String) -> Result<()> {
+async fn serve(ctx: &Ctx, listener: &TcpListener, pair: Pair, path: String) -> Result<()> {
     let mut open = FuturesUnordered::new();
     loop {
         tokio::select! {

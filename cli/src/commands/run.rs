@@ -281,7 +281,8 @@ impl Args {
             source: String::new(),
         };
         let limit = crate::duration::parse(&self.pod_running_timeout).map_err(|e| anyhow!("{e}"))?;
-        let mut pod = if kind.kind == "Pod" { info.clone() } else { pods::find(ctx, &format!("deployment/{name}")).await? };
+        let mut pod =
+            if kind.kind == "Pod" { info.clone() } else { pods::find(ctx, &format!("deployment/{name}"), pods::Purpose::Attach, limit).await? };
         let mut last = Value::Null;
         let started = super::wait::until(ctx, &pod, |object| {
             let Some(object) = object else { return true };

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 pub use diagnose::Problem;
 
+use crate::kustomize;
+
 /// The `-f`, `-k` and `-R` flags.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FileArgs {
@@ -40,6 +42,9 @@ impl FileArgs {
         }
         if !self.filename.is_empty() && self.kustomize.is_some() {
             bail!("only one of -f or -k can be specified");
+        }
+        if self.recursive && self.kustomize.is_some() {
+            bail!("the -k flag can't be used with -f or -R");
         }
         Ok(())
     }
@@ -131,6 +136,26 @@ fn parse_checked(source: &str, text: &str, validation: Validation) -> Result<Vec
     Ok(documents)
 }
 
+/// The values of a text by the rules of YAML 1.2, for which `yes` and `on` are words; what is empty is left out.
+pub fn plain_documents(text: &str) -> Result<Vec<Value>> {
+    let plain = |word: &str| match word {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Value::String(word.into()),
+        other => shared::yaml11::to_json(other),
+    };
+    let nodes = tree::documents_by(text, plain).map_err(|faults| anyhow!("{}", told(&faults)))?;
+    Ok(nodes.iter().map(tree::Node::to_json).filter(|value| !value.is_null()).collect())
+}
+
+fn told(faults: &[tree::Fault]) -> String {
+    faults.iter().map(|f| format!("line {}: {}", f.at.line, f.message)).collect::<Vec<_>>().join("; ")
+}
+
+/// The values of a text by the rules of YAML 1.1.
+pub fn values(text: &str) -> Result<Vec<Value>> {
+    let nodes = tree::documents(text).map_err(|faults| anyhow!("{}", told(&faults)))?;
+    Ok(nodes.iter().map(tree::Node::to_json).filter(|value| !value.is_null()).collect())
+}
+
 /// One YAML or JSON value that need not be an object, such as a patch.
 pub fn value(text: &str) -> Result<Value> {
     let nodes = tree::documents(text).map_err(|faults| anyhow!("{}", faults.iter().map(|f| f.message.clone()).collect::<Vec<_>>().join("; ")))?;
@@ -197,7 +222,7 @@ fn flatten(object: Value, source: &str, problems: Vec<Problem>, validation: Vali
 async fn inputs(files: &FileArgs) -> Result<Vec<(String, String)>> {
     let mut inputs = Vec::new();
     if let Some(directory) = &files.kustomize {
-        inputs.push((directory.clone(), kustomize(directory).await?));
+        inputs.push((directory.clone(), kustomize::text(&kustomize::build(directory, false)?)));
     }
     for name in &files.filename {
         if name == "-" {
@@ -294,19 +319,6 @@ async fn download(url: &str) -> Result<String> {
 fn refused(url: &str) -> anyhow::Error {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     crate::errors::ConnectError::Refused(rest.split('/').next().unwrap_or(rest).to_owned()).into()
-}
-
-/// Kustomizations are built by the `kustomize` program.
-async fn kustomize(directory: &str) -> Result<String> {
-    let output = tokio::process::Command::new("kustomize").args(["build", directory]).output().await;
-    match output {
-        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => bail!("kustomize build {directory}: {}", String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("-k needs the `kustomize` program on the PATH: kctl builds no kustomizations itself")
-        }
-        Err(error) => bail!("kustomize build {directory}: {error}"),
-    }
 }
 
 #[cfg(test)]

@@ -175,10 +175,20 @@ impl<'a> Checker<'a> {
         })
     }
 
+    /// Go's decoder reads Base64 over several lines.
+    fn is_base64(&self) -> bool {
+        match self.findings.kind {
+            "Secret" => self.path.starts_with("data."),
+            "ConfigMap" => self.path.starts_with("binaryData."),
+            _ => false,
+        }
+    }
+
     fn visit<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, Wrong> {
         let result = match &self.node.content {
             Content::Scalar(Value::Null) => visitor.visit_unit(),
             Content::Scalar(Value::Bool(b)) => visitor.visit_bool(*b),
+            Content::Scalar(Value::String(s)) if self.is_base64() => visitor.visit_str(&s.replace(['\n', '\r'], "")),
             Content::Scalar(Value::String(s)) => visitor.visit_str(s),
             Content::Scalar(Value::Number(n)) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
                 (Some(i), _, _) => visitor.visit_i64(i),

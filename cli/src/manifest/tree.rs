@@ -64,11 +64,16 @@ impl Node {
 
 /// Every document of a text, or everything wrong with it: a broken document does not hide the next one's faults.
 pub fn documents(text: &str) -> Result<Vec<Node>, Vec<Fault>> {
+    documents_by(text, yaml11::to_json)
+}
+
+/// As [`documents`], with the meaning of plain words left to the caller.
+pub fn documents_by(text: &str, plain: fn(&str) -> Value) -> Result<Vec<Node>, Vec<Fault>> {
     let mut nodes = Vec::new();
     let mut faults = Vec::new();
     for (first_line, part) in split(text) {
         let shift = |at: Position| Position { line: at.line + first_line, ..at };
-        match Builder::read(part, first_line) {
+        match Builder::read(part, first_line, plain) {
             Ok(found) => nodes.extend(found),
             Err(fault) => faults.push(Fault { at: shift(fault.at), ..fault }),
         }
@@ -107,14 +112,15 @@ struct Builder {
     done: Vec<Node>,
     line_shift: usize,
     size: usize,
+    plain: fn(&str) -> Value,
 }
 
 /// Aliases may multiply a document; upstream's reader gives up in the same way.
 const MAX_NODES: usize = 1_000_000;
 
 impl Builder {
-    fn read(text: &str, line_shift: usize) -> Result<Vec<Node>, Fault> {
-        let mut builder = Builder { stack: Vec::new(), anchors: HashMap::new(), done: Vec::new(), line_shift, size: 0 };
+    fn read(text: &str, line_shift: usize, plain: fn(&str) -> Value) -> Result<Vec<Node>, Fault> {
+        let mut builder = Builder { stack: Vec::new(), anchors: HashMap::new(), done: Vec::new(), line_shift, size: 0, plain };
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|e| Fault { at: position(e.marker()), message: e.info() })?;
             builder.event(event, &span)?;
@@ -133,7 +139,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let forced_text = tag.as_ref().is_some_and(|t| t.core_suffix() == Some("str"));
                 let plain = style == ScalarStyle::Plain && !forced_text;
-                let value = if plain { yaml11::to_json(&text) } else { Value::String(text.into_owned()) };
+                let value = if plain { (self.plain)(&text) } else { Value::String(text.into_owned()) };
                 self.add(Node { at, content: Content::Scalar(value) }, anchor, span)
             }
             Event::SequenceStart(_, anchor, _) => {

@@ -2,13 +2,16 @@
 //!
 //! Owns the file and its rotation. Must never make a request wait: lines are handed over a bounded queue and dropped, counted, when it is full.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::request::Parts;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -49,6 +52,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     object_ref: Option<ObjectRef<'a>>,
     response_status: Code,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
     request_received_timestamp: String,
     stage_timestamp: String,
 }
@@ -101,6 +106,33 @@ pub struct Record<'a> {
     pub received: SystemTime,
     /// How it was answered.
     pub code: u16,
+    /// What admission had to say about it.
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// The annotations of one request, gathered while it is answered.
+#[derive(Clone, Default)]
+pub struct Annotations(Arc<Mutex<BTreeMap<String, String>>>);
+
+tokio::task_local! {
+    /// Of the request that this task answers. It reaches admission without a parameter through the store, which has no use for it.
+    static CURRENT: Annotations;
+}
+
+impl Annotations {
+    /// Answers a request, whose annotations come here.
+    pub async fn gather<F: Future>(&self, answer: F) -> F::Output {
+        CURRENT.scope(self.clone(), answer).await
+    }
+    /// Those so far.
+    pub fn take(&self) -> BTreeMap<String, String> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+/// Adds an annotation to the request under way, if there is one. The first of a name stays, as upstream has it.
+pub fn annotate(key: String, value: String) {
+    let _ = CURRENT.try_with(|current| current.0.lock().entry(key).or_insert(value).len());
 }
 
 impl Audit {
@@ -149,7 +181,7 @@ impl Audit {
 }
 
 fn line<'a>(record: &Record<'a>, id: &'a str) -> Line<'a> {
-    let Record { parts, info, user, impersonated, received, code } = record;
+    let Record { parts, info, user, impersonated, received, code, annotations } = record;
     let time = |t: SystemTime| jiff::Timestamp::try_from(t).map(|t| format!("{t:.6}")).unwrap_or_default();
     let object_ref = info.is_resource.then(|| ObjectRef {
         resource: &info.resource,
@@ -173,6 +205,7 @@ fn line<'a>(record: &Record<'a>, id: &'a str) -> Line<'a> {
         user_agent: parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default(),
         object_ref,
         response_status: Code { code: *code },
+        annotations,
         request_received_timestamp: time(*received),
         stage_timestamp: time(SystemTime::now()),
     }
@@ -241,12 +274,17 @@ mod tests {
         let (parts, ()) = request.into_parts();
         let info = RequestInfo::parse(&parts.method, &parts.uri).unwrap();
         let user = User::new("u", &[]);
-        let record = Record { parts: &parts, info: &info, user: &user, impersonated: None, received: SystemTime::now(), code: 200 };
+        let gathered = Annotations::default();
+        gathered.gather(async { annotate("a.example.com/k".into(), "v".into()) }).await;
+        let annotations = gathered.take();
+        let record =
+            Record { parts: &parts, info: &info, user: &user, impersonated: None, received: SystemTime::now(), code: 200, annotations: &annotations };
         assert!(audit.record(&record));
         tasks.shutdown(std::time::Duration::from_secs(5)).await;
         let text = std::fs::read_to_string(&path).unwrap();
         let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
         assert_eq!(line["objectRef"]["resource"], "secrets");
+        assert_eq!(line["annotations"]["a.example.com/k"], "v");
         assert_eq!((line["user"]["username"].as_str(), line["verb"].as_str()), (Some("u"), Some("get")));
         assert!(!text.contains("marker"));
     }

@@ -3,6 +3,7 @@
 //! Order: panic → request info → deadline → authn → audit → impersonation → in-flight → authz → dispatch.
 //! Owns that order and nothing else: each filter is a module of its own. Must never know what a kind means.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use http::request::Parts;
 use shared::status::ApiError;
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{Audit, Record};
+use super::audit::{Annotations, Audit, Record};
 use super::authn::Peer;
 use super::authz::{self, Access};
 use super::inflight::{InFlight, Lane};
@@ -159,7 +160,9 @@ impl Chain {
         };
         let route = Route::of(&info);
         let mut identity = Identity::default();
-        let answer = AssertUnwindSafe(self.0.within_deadline(&parts, &info, route, body, &mut identity)).catch_unwind().await;
+        let annotations = Annotations::default();
+        let answering = AssertUnwindSafe(self.0.within_deadline(&parts, &info, route, body, &mut identity)).catch_unwind();
+        let answer = annotations.gather(answering).await;
         let answer = answer.unwrap_or_else(|_| {
             tracing::error!(method = %parts.method, path = info.path, "a request's handler panicked");
             Err(ApiError::new(500, "InternalError", "This request caused apiserver to panic. Look in the logs for details."))
@@ -168,7 +171,7 @@ impl Chain {
         let response = self.0.compressed(&parts, response).await;
         let response = if parts.method == Method::HEAD { without_body(response) } else { response };
         self.0.metrics.request(route.labels(&info), response.status().as_u16(), started.elapsed());
-        self.0.audit(&parts, &info, &identity, received, response.status().as_u16());
+        self.0.audit(&parts, &info, &identity, received, response.status().as_u16(), &annotations.take());
         response
     }
 }
@@ -230,11 +233,11 @@ impl Inner {
         if remote || self.compress_loopback { respond::compress(&parts.headers, response).await } else { response }
     }
 
-    fn audit(&self, parts: &Parts, info: &RequestInfo, identity: &Identity, received: SystemTime, code: u16) {
+    fn audit(&self, parts: &Parts, info: &RequestInfo, identity: &Identity, received: SystemTime, code: u16, annotations: &BTreeMap<String, String>) {
         let Some(audit) = &self.audit else { return };
         let anonymous = User::anonymous();
         let user = identity.user.as_ref().unwrap_or(&anonymous);
-        let record = Record { parts, info, user, impersonated: identity.impersonated.as_ref(), received, code };
+        let record = Record { parts, info, user, impersonated: identity.impersonated.as_ref(), received, code, annotations };
         if !audit.record(&record) {
             self.metrics.audit_dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }

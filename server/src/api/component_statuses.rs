@@ -8,14 +8,29 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use shared::selector::{FieldSelector, Selector};
 use shared::status::{ApiError, GroupResource};
 
 use super::chain::Call;
-use super::negotiate::{Accepted, Include, Shape};
-use super::{health, openapi};
+use super::computed::{self, Computed};
+use super::health;
+use super::negotiate::Accepted;
 use crate::registry::RESOURCES;
 use crate::registry::store::from_json;
+
+const STATUSES: Computed = Computed {
+    kind: "ComponentStatus",
+    api_version: "v1",
+    columns: &[
+        ("Status", "Status of the component conditions"),
+        ("Message", "Message of the component conditions"),
+        ("Error", "Error of the component conditions"),
+    ],
+    cells: |status| {
+        let condition = &status["conditions"][0];
+        let word = if condition["status"] == "True" { "Healthy" } else { "Unhealthy" };
+        vec![word.into(), condition["message"].clone(), condition.get("error").cloned().unwrap_or_else(|| "".into())]
+    },
+};
 
 /// Components with a lease in `kube-system`, by the names that upstream gives them here.
 const LED: [(&str, &str); 2] = [("controller-manager", "kube-controller-manager"), ("scheduler", "kube-scheduler")];
@@ -35,16 +50,14 @@ pub async fn answer(call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
     if info.verb == "get" {
         let one = found.into_iter().find(|s| s["metadata"]["name"] == *info.name);
         let one = one.ok_or_else(|| ApiError::not_found(GroupResource { group: "", resource: "componentstatuses" }, &info.name))?;
-        return Ok(shaped(accepted.shape, vec![one], false).to_string().into_bytes());
+        return Ok(STATUSES.one(accepted.shape, one));
     }
-    let labels = Selector::parse(info.param("labelSelector").unwrap_or_default());
-    let labels = labels.map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?;
-    let fields = FieldSelector::parse(info.param("fieldSelector").unwrap_or_default()).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let (labels, fields) = computed::selectors(info)?;
     found.retain(|status| {
-        let named = |(path, value, equals): &(String, String, bool)| path != "metadata.name" || (status["metadata"]["name"] == **value) == *equals;
-        labels.matches(&BTreeMap::new()) && fields.terms.iter().all(named)
+        let name = status["metadata"]["name"].as_str();
+        labels.matches(&BTreeMap::new()) && fields.matches(|path| name.filter(|_| path == "metadata.name"))
     });
-    Ok(shaped(accepted.shape, found, true).to_string().into_bytes())
+    Ok(STATUSES.list(accepted.shape, found))
 }
 
 /// Whether a component holds its lease.
@@ -66,67 +79,21 @@ fn status(name: &str, healthy: Result<(), String>) -> Value {
         Ok(()) => json!({"type": "Healthy", "status": "True", "message": "ok"}),
         Err(error) => json!({"type": "Healthy", "status": "False", "message": error}),
     };
-    json!({"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name}, "conditions": [condition]})
-}
-
-fn shaped(shape: Shape, mut statuses: Vec<Value>, list: bool) -> Value {
-    let partial = |status: &Value| json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": status["metadata"]});
-    match shape {
-        Shape::Object if list => {
-            for status in &mut statuses {
-                if let Some(map) = status.as_object_mut() {
-                    map.retain(|name, _| name != "kind" && name != "apiVersion");
-                }
-            }
-            json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": statuses})
-        }
-        Shape::Metadata if list => {
-            let items: Vec<Value> = statuses.iter().map(partial).collect();
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": items})
-        }
-        Shape::Metadata => statuses.first().map(partial).unwrap_or_default(),
-        Shape::Object => statuses.pop().unwrap_or_default(),
-        Shape::Table(include) => {
-            let rows: Vec<Value> = statuses
-                .iter()
-                .map(|status| {
-                    let condition = &status["conditions"][0];
-                    let word = if condition["status"] == "True" { "Healthy" } else { "Unhealthy" };
-                    let mut row =
-                        json!({"cells": [status["metadata"]["name"], word, condition["message"], condition.get("error").unwrap_or(&json!(""))]});
-                    match include {
-                        Include::Nothing => {}
-                        Include::Metadata => row["object"] = partial(status),
-                        Include::Object => row["object"] = status.clone(),
-                    }
-                    row
-                })
-                .collect();
-            let column = |name: &str, format: &str, description: &str| json!({"name": name, "type": "string", "format": format, "description": description, "priority": 0});
-            json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
-                "columnDefinitions": [
-                    column("Name", "name", openapi::NAME),
-                    column("Status", "", "Status of the component conditions"),
-                    column("Message", "", "Message of the component conditions"),
-                    column("Error", "", "Error of the component conditions"),
-                ],
-                "rows": rows,
-            })
-        }
-    }
+    json!({"metadata": {"name": name}, "conditions": [condition]})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::negotiate::{Include, Shape};
 
     #[test]
     fn a_component_is_healthy_or_says_why_not() {
         let statuses = vec![status("scheduler", Ok(())), status("etcd-0", Err("no answer".into()))];
-        let list = shaped(Shape::Object, statuses.clone(), true);
+        let read = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
+        let list = read(STATUSES.list(Shape::Object, statuses.clone()));
         assert_eq!((&list["kind"], &list["items"][0]["conditions"][0]["message"]), (&json!("ComponentStatusList"), &json!("ok")));
-        let table = shaped(Shape::Table(Include::Metadata), statuses, true);
+        let table = read(STATUSES.list(Shape::Table(Include::Metadata), statuses));
         assert_eq!(table["rows"][0]["cells"], json!(["scheduler", "Healthy", "ok", ""]));
         assert_eq!(table["rows"][1]["cells"], json!(["etcd-0", "Unhealthy", "no answer", ""]));
         assert_eq!(table["rows"][1]["object"]["metadata"]["name"], "etcd-0");

@@ -204,6 +204,7 @@ pub fn page(server: &super::chain::Inner) -> String {
     for row in server.store.registry().iter() {
         let _ = writeln!(extra, "apiserver_storage_objects{{resource=\"{}\"}} {}", row.group_resource(), server.store.cache().count(row));
     }
+    extra.push_str(&super::admission::metrics());
     server.metrics.text(&server.in_flight, &extra)
 }
 

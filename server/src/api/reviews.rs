@@ -23,7 +23,7 @@ use super::authz::Access;
 use super::chain::Call;
 use super::negotiate::{self, Accepted};
 use super::user::User;
-use super::{Body, Response, component_statuses, respond};
+use super::{Body, Response, component_statuses, resource_metrics, respond};
 use crate::registry::store::from_json;
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, ApiError>> + Send + 'a>>;
@@ -91,6 +91,30 @@ pub static VIRTUAL: &[Virtual] = &[
         schema: |generator| generator.subschema_for::<k8s_openapi::api::core::v1::ComponentStatus>(),
         answer: |call, _| Box::pin(component_statuses::answer(call)),
     },
+    Virtual {
+        group: resource_metrics::GROUP,
+        version: resource_metrics::VERSION,
+        kind: "NodeMetrics",
+        plural: "nodes",
+        singular: "",
+        namespaced: false,
+        verbs: &["get", "list"],
+        short_names: &[],
+        schema: |generator| generator.subschema_for::<resource_metrics::NodeMetrics>(),
+        answer: |call, _| Box::pin(resource_metrics::nodes(call)),
+    },
+    Virtual {
+        group: resource_metrics::GROUP,
+        version: resource_metrics::VERSION,
+        kind: "PodMetrics",
+        plural: "pods",
+        singular: "",
+        namespaced: true,
+        verbs: &["get", "list"],
+        short_names: &[],
+        schema: |generator| generator.subschema_for::<resource_metrics::PodMetrics>(),
+        answer: |call, _| Box::pin(resource_metrics::pods(call)),
+    },
 ];
 
 /// Answers a request for a virtual kind.
@@ -99,7 +123,8 @@ pub static VIRTUAL: &[Virtual] = &[
 /// 405 for a verb that it does not have, 400 for a body that is not the kind, and what the kind itself says.
 pub async fn handle(call: &Call<'_>, row: &'static Virtual, body: Body) -> Result<Response, ApiError> {
     let created = call.info.verb == "create";
-    let misplaced = row.namespaced == call.info.namespace.is_empty() || created != call.info.name.is_empty() && call.info.verb != "list";
+    let scoped = row.namespaced != call.info.namespace.is_empty() || row.namespaced && call.info.verb == "list";
+    let misplaced = !scoped || created != call.info.name.is_empty() && call.info.verb != "list";
     if !row.verbs.contains(&call.info.verb) || misplaced {
         return Err(ApiError::method_not_supported(GroupResource { group: row.group, resource: row.plural }, call.info.verb));
     }

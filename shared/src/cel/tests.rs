@@ -249,6 +249,8 @@ fn results_have_types() {
         ("[1, 2].map(i, i > 1, [i])", "list(list(int))"),
         ("quantity('1')", "kubernetes.Quantity"),
         ("x > 1 ? typed.labels : {}", "map(string, string)"),
+        ("x > 1 ? 1 : object.y", "dyn"),
+        ("null == typed && typed == null", "bool"),
     ] {
         assert_eq!(compile(source, &env()).map(|p| p.result().to_string()), Ok(expected.into()), "{source}");
     }

@@ -139,13 +139,24 @@ impl Substitution {
 
     /// Whether a value of type `from` may be where `to` is wanted; learns what open types are.
     pub(super) fn assignable(&mut self, from: &Type, to: &Type) -> bool {
+        // What is known of an open type becomes as general as the most general value that goes there.
+        if let Type::Param(number) = to
+            && let Some(known) = self.0.get(number).cloned()
+        {
+            let fits = self.assignable(from, &known);
+            let from = self.apply(from, false);
+            if fits && more_general(&from, &self.apply(&known, false)) {
+                self.bind(*number, &from);
+            }
+            return fits;
+        }
         let (from, to) = (self.apply(from, false), self.apply(to, false));
         match (&from, &to) {
             (Type::Param(a), Type::Param(b)) if a == b => true,
             (_, Type::Param(number)) => self.bind(*number, &from),
             (Type::Param(number), _) => self.bind(*number, &to),
             (Type::Dyn | Type::Error, _) | (_, Type::Dyn | Type::Error) => true,
-            (Type::Null, Type::Null | Type::Object(_) | Type::Opaque(_) | Type::Timestamp | Type::Duration | Type::Optional(_)) => true,
+            (Type::Null, other) | (other, Type::Null) => nullable(other),
             (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) | (Type::Type(a), Type::Type(b)) => self.assignable(a, b),
             (Type::Map(ak, av), Type::Map(bk, bv)) => self.assignable(ak, bk) && self.assignable(av, bv),
             (Type::Object(a), Type::Object(b)) => a.name == b.name,
@@ -161,6 +172,22 @@ impl Substitution {
         // Nothing is learnt from something that may be anything.
         self.0.insert(number, to.clone());
         true
+    }
+}
+
+fn nullable(of: &Type) -> bool {
+    matches!(of, Type::Null | Type::Object(_) | Type::Opaque(_) | Type::Timestamp | Type::Duration | Type::Optional(_))
+}
+
+/// Whether a type says less than another that it fits.
+fn more_general(of: &Type, than: &Type) -> bool {
+    match (of, than) {
+        (Type::Dyn, Type::Dyn) => false,
+        (Type::Dyn, _) => true,
+        (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => more_general(a, b),
+        (Type::Map(ak, av), Type::Map(bk, bv)) => more_general(ak, bk) || more_general(av, bv),
+        (other, Type::Null) => !matches!(other, Type::Null),
+        _ => false,
     }
 }
 

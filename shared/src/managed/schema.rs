@@ -1,7 +1,7 @@
 //! Which fields are owned how: data, not code (`schema.txt`).
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
 
@@ -69,7 +69,46 @@ const METADATA: &str = "ObjectMeta";
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(include_str!("schema.txt")));
 
+/// Types that were defined at run time; their numbers follow the table's.
+#[derive(Default)]
+struct Defined {
+    by_text: HashMap<&'static str, Type>,
+    types: Vec<&'static Known>,
+}
+
+static DEFINED: LazyLock<RwLock<Defined>> = LazyLock::new(RwLock::default);
+
 impl Type {
+    /// The type of a kind that is defined at run time, from lines like those of `schema.txt`, the kind's own first. Types are kept for good;
+    /// the same lines give the same type.
+    pub fn define(lines: &str) -> Type {
+        let mut defined = DEFINED.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = defined.by_text.get(lines) {
+            return *known;
+        }
+        let lines: &'static str = lines.to_owned().leak();
+        let first = TABLE.types.len() + defined.types.len();
+        let mut names = TABLE.names.clone();
+        names.extend(lines.lines().enumerate().filter_map(|(i, line)| Some((line.split(' ').next()?, first + i))));
+        for (index, line) in lines.lines().enumerate() {
+            let mut fields: HashMap<&'static str, Node> = line.split(' ').skip(1).filter_map(|f| Table::field(&names, f)).collect();
+            if index == 0 {
+                fields.extend(names.get(METADATA).map(|at| ("metadata", Node { child: Type(*at), present: true, ..Node::default() })));
+            }
+            defined.types.push(Box::leak(Box::new(Known { atomic: false, fields })));
+        }
+        defined.by_text.insert(lines, Type(first));
+        Type(first)
+    }
+
+    fn known(self) -> Option<&'static Known> {
+        let table = &*TABLE;
+        match self.0.checked_sub(table.types.len()) {
+            None => table.types.get(self.0),
+            Some(index) => DEFINED.read().unwrap_or_else(PoisonError::into_inner).types.get(index).copied(),
+        }
+    }
+
     /// The type of a kind's objects. Kinds that the table does not name have nothing special but their metadata.
     pub fn of(api_version: &str, kind: &str) -> Type {
         let table = &*TABLE;
@@ -79,12 +118,12 @@ impl Type {
 
     /// Whether values of the type are owned as a whole wherever their place does not say otherwise.
     pub fn is_atomic(self) -> bool {
-        TABLE.types.get(self.0).is_some_and(|t| t.atomic)
+        self.known().is_some_and(|t| t.atomic)
     }
 
     /// The fields that the table knows, with the type of their values or elements and what the published OpenAPI says of them.
     pub fn published(self) -> impl Iterator<Item = (&'static str, Type, Map<String, Value>)> {
-        let fields = TABLE.types.get(self.0).into_iter().flat_map(|t| t.fields.iter());
+        let fields = self.known().into_iter().flat_map(|t| t.fields.iter());
         fields.map(|(name, node)| (*name, node.child, node.shape.published()))
     }
 
@@ -120,7 +159,7 @@ impl Node {
     pub fn form(self, value: &Value) -> Form {
         let atomic = match self.shape {
             Shape::Atomic => true,
-            Shape::Plain => TABLE.types.get(self.child.0).is_some_and(|t| t.atomic),
+            Shape::Plain => self.child.known().is_some_and(|t| t.atomic),
             _ => false,
         };
         match value {
@@ -142,7 +181,7 @@ impl Node {
     pub fn child(self, element: &PathElement) -> Node {
         match element {
             PathElement::Field(name) if matches!(self.shape, Shape::Plain | Shape::Granular) => {
-                TABLE.types.get(self.child.0).and_then(|t| t.fields.get(name.as_str())).copied().unwrap_or_default()
+                self.child.known().and_then(|t| t.fields.get(name.as_str())).copied().unwrap_or_default()
             }
             _ => Node { child: self.child, ..Node::default() },
         }
@@ -151,7 +190,7 @@ impl Node {
     /// The fields that are there whenever an object here is, and what they are when they are empty.
     pub fn present_fields(self) -> impl Iterator<Item = (&'static str, &'static Value)> {
         static EMPTY: LazyLock<(Value, Value)> = LazyLock::new(|| (Value::Object(serde_json::Map::new()), Value::Array(Vec::new())));
-        let known = matches!(self.shape, Shape::Plain | Shape::Granular).then(|| TABLE.types.get(self.child.0)).flatten();
+        let known = matches!(self.shape, Shape::Plain | Shape::Granular).then(|| self.child.known()).flatten();
         let empty = |node: &Node| if matches!(node.shape, Shape::Set | Shape::List(_)) { &EMPTY.1 } else { &EMPTY.0 };
         known.into_iter().flat_map(|t| t.fields.iter()).filter(|(_, node)| node.present).map(move |(name, node)| (*name, empty(node)))
     }
@@ -225,6 +264,18 @@ mod tests {
         assert_eq!(at(deployment, &["spec", "template", "spec", "containers"]).keys(), [("name", None)]);
         assert_eq!(at(Type::of("v1", "PersistentVolume"), &["spec", "claimRef"]).form(&json!({})), Form::Object, "against its type");
         assert_eq!(at(Type::of("v1", "Role"), &["metadata", "finalizers"]).form(&json!([])), Form::List, "of a kind without a line");
+    }
+
+    #[test]
+    fn a_kind_that_is_defined_at_run_time_has_lists_of_its_own() {
+        let lines = "Kind spec=T1\nT1 ports=-:list:name,protocol=TCP tags=-:set free=-:atomic labels=-:map";
+        let of = Type::define(lines);
+        assert_eq!(of, Type::define(lines), "the same lines, the same type");
+        assert_eq!(at(of, &["spec", "ports"]).keys(), [("name", None), ("protocol", Some("TCP"))]);
+        assert_eq!(at(of, &["spec", "tags"]).form(&json!([])), Form::List);
+        assert_eq!(at(of, &["spec", "free"]).form(&json!({})), Form::Leaf);
+        assert!(at(of, &["spec", "labels"]).is_map() && at(of, &["metadata", "labels"]).is_map());
+        assert_ne!(of, Type::define("Kind spec=-"));
     }
 
     #[test]

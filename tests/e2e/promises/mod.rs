@@ -98,7 +98,14 @@ impl Client {
     async fn open(&mut self, method: &str, path: &str, body: &serde_json::Value) -> Result<http::Response<hyper::body::Incoming>> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(self.target.connect().await?),
+            None => match self.target.connect().await {
+                Ok(connection) => self.connection.insert(connection),
+                Err(error) => {
+                    // Nobody listens while the server is down; asking without a pause would keep it from coming up.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    return Err(error);
+                }
+            },
         };
         let body = if body.is_null() { bytes::Bytes::new() } else { body.to_string().into() };
         let response = connection.send(method, path, body).await;

@@ -151,7 +151,7 @@ pub(super) fn default_path(files: &[PathBuf]) -> PathBuf {
 }
 
 /// All files laid over each other, the first ones winning.
-pub(super) fn merged(ctx: &Ctx) -> Result<Value> {
+pub fn merged(ctx: &Ctx) -> Result<Value> {
     let files = config::files(&ctx.global);
     let mut merged = json!({ "apiVersion": "v1", "kind": "Config" });
     for path in &files {

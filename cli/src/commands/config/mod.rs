@@ -66,4 +66,5 @@ impl Args {
     }
 }
 
+pub use file::merged;
 pub use set::{set_namespace, use_context};

@@ -139,6 +139,11 @@ impl Admit for Admission {
     }
 }
 
+/// How long webhooks took, in Prometheus' text.
+pub fn metrics() -> String {
+    dynamic::metrics::text()
+}
+
 /// 403 about the object of a write (`admission.NewForbidden`).
 fn forbidden(attributes: &Attributes<'_>, detail: &str) -> ApiError {
     let meta = attributes.object.as_deref().or(attributes.old).map(crate::registry::Object::meta);

@@ -12,7 +12,7 @@ use shared::patch::json::apply_json_patch;
 use shared::status::ApiError;
 
 use super::dynamic::matching::{Target, exempt};
-use super::dynamic::policy::{Binding, Evaluation, Policy, binding_params, policy_matches};
+use super::dynamic::policy::{Binding, Evaluation, Policy, Shown, binding_params, policy_matches};
 use super::dynamic::request::{Request, take_over};
 use super::mutating_webhook::{changed_since, shown};
 use super::{Attributes, Context, Plugin, forbidden};
@@ -111,8 +111,8 @@ async fn invoke(
     let mut policy = *policy;
     for mutation in spec.mutations.iter().flatten() {
         // Each mutation sees what those before it did.
-        let request = Request::of(attributes, target, kind)?;
-        let evaluation = match Evaluation::prepare(context, attributes, target, &request, &policy, param).await? {
+        let seen = Shown::of(context, attributes, target, kind).await?;
+        let evaluation = match Evaluation::prepare(&seen, &policy, param) {
             Ok(Some(evaluation)) => evaluation,
             Ok(None) => return Ok(()),
             Err(error) => {
@@ -122,8 +122,8 @@ async fn invoke(
         };
         // The conditions are about the object as it came, not as the first mutation leaves it.
         policy.conditions = &[];
-        match patched(evaluation, mutation, &request) {
-            Ok(object) if object == request.object => {}
+        match patched(evaluation, mutation, &seen.request) {
+            Ok(object) if object == seen.request.object => {}
             Ok(object) => take_over(attributes, object)?,
             Err(error) => report(&policy, Some(binding), &error, errors),
         }
@@ -154,14 +154,18 @@ fn patched(mut evaluation: Evaluation, mutation: &Mutation, request: &Request) -
     let Value::List(operations) = evaluation.eval(patch, &["list(JSONPatch)"])? else {
         return Err("type mismatch: JSONPatchType.expression should evaluate to array".into());
     };
-    let operations: Vec<Json> = operations.iter().map(operation).collect::<Result<_, _>>()?;
-    let bytes = serde_json::to_vec(&operations).map_err(|e| e.to_string())?;
-    match apply_json_patch(request.object.clone(), &bytes) {
-        Ok(object) => Ok(object),
-        // A test that does not hold means that the patch is not for this object.
-        Err(PatchError::Rejected(why)) if operations.iter().any(|o| o["op"] == "test") && why.contains("test") => Ok(request.object.clone()),
-        Err(error) => Err(format!("JSONPath: {error}")),
+    let mut object = request.object.clone();
+    for value in operations.iter() {
+        let operation = operation(value)?;
+        let bytes = serde_json::to_vec(&[&operation]).map_err(|e| e.to_string())?;
+        object = match apply_json_patch(object, &bytes) {
+            Ok(object) => object,
+            // A test that does not hold means that the patch is not for this object.
+            Err(PatchError::Rejected(_)) if operation["op"] == "test" => return Ok(request.object.clone()),
+            Err(error) => return Err(format!("JSONPath: {error}")),
+        };
     }
+    Ok(object)
 }
 
 /// Merges a configuration as server-side apply does, but owns nothing.
@@ -204,6 +208,9 @@ fn operation(value: &Value) -> Result<Json, String> {
         out["from"] = text("from").into();
     }
     if let Some(value) = message.fields.get("value") {
+        if let Value::Message(inner) = value {
+            fields_match(inner, &inner.name).map_err(|e| format!("type mismatch: {e}"))?;
+        }
         out["value"] = value.to_json().map_err(|e| format!("JSONPath valueExpression evaluated to a type that could not marshal to JSON: {e}"))?;
     }
     Ok(out)

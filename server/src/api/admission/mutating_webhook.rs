@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::patch::json::apply_json_patch;
 use shared::status::ApiError;
 
@@ -13,6 +13,7 @@ use super::dynamic::review::{self, Hook, Refusal};
 use super::dynamic::transport::Pool;
 use super::dynamic::{conditions, environment};
 use super::{Attributes, Context, Plugin};
+use crate::api::audit::annotate;
 use crate::registry::Resource;
 use shared::cel::admission::Scope;
 
@@ -22,6 +23,15 @@ pub(super) struct MutatingAdmissionWebhook {
 }
 
 const NAME: &str = "MutatingAdmissionWebhook";
+
+/// A webhook as one write calls it.
+struct Called<'a> {
+    configuration: &'a str,
+    /// Round and number, as audit annotations name it.
+    place: String,
+    /// What it is known by when it is to be called again.
+    id: String,
+}
 
 #[async_trait]
 impl Plugin for MutatingAdmissionWebhook {
@@ -43,15 +53,19 @@ impl Plugin for MutatingAdmissionWebhook {
         if attributes.reinvocation.second {
             changed_since(NAME, attributes)?;
         }
+        let mut number = 0;
         for configuration in &configurations {
             let configuration_name = configuration.metadata.name.as_deref().unwrap_or_default();
             for (index, hook) in configuration.webhooks.iter().flatten().enumerate() {
                 let id = format!("{configuration_name}/{}/{index}", hook.name);
+                let place = format!("round_{}_index_{number}", u8::from(attributes.reinvocation.second));
+                number += 1;
                 if attributes.reinvocation.second && !attributes.reinvocation.due.contains(&id) {
                     continue;
                 }
                 if let Some(kind) = matches(context, attributes, &target, hook).await? {
-                    self.one(context, attributes, &target, hook, kind, id).await?;
+                    let called = Called { configuration: configuration_name, place, id };
+                    self.one(context, attributes, &target, hook, kind, called).await?;
                 }
             }
         }
@@ -71,7 +85,7 @@ impl MutatingAdmissionWebhook {
         target: &Target<'_>,
         hook: &MutatingWebhook,
         kind: &'static Resource,
-        id: String,
+        called: Called<'_>,
     ) -> Result<(), ApiError> {
         let request = Request::of(attributes, target, kind)?;
         if !conditions_hold(context, attributes, target, hook, &request).await? {
@@ -81,12 +95,18 @@ impl MutatingAdmissionWebhook {
             Hook { name: &hook.name, client: &hook.client_config, timeout: hook.timeout_seconds, side_effects: &hook.side_effects, mutating: true };
         let verdict = match review::call(&self.pool, &context.reader, asked, &request, attributes.warnings).await {
             Ok(verdict) => verdict,
-            Err(refusal) => return refused(hook.failure_policy.as_deref(), refusal),
+            Err(refusal) => {
+                let key = format!("failed-open.mutating.webhook.admission.k8s.io/{}", called.place);
+                return refused(&hook.name, key, hook.failure_policy.as_deref(), refusal);
+            }
         };
+        verdict.annotations.into_iter().for_each(|(key, value)| annotate(key, value));
         let changed = match verdict.patch {
             Some(patch) => patched(attributes, hook, &request, &patch)?,
             None => false,
         };
+        let report = json!({"configuration": called.configuration, "webhook": hook.name, "mutated": changed});
+        annotate(format!("mutation.webhook.admission.k8s.io/{}", called.place), report.to_string());
         let again = &mut attributes.reinvocation;
         if changed {
             // Whoever was asked before, and wants to know, is asked again.
@@ -94,7 +114,7 @@ impl MutatingAdmissionWebhook {
             again.wanted = true;
         }
         if hook.reinvocation_policy.as_deref() == Some("IfNeeded") {
-            again.asked.insert(id);
+            again.asked.insert(called.id);
         }
         Ok(())
     }
@@ -173,11 +193,12 @@ pub(super) fn decided(attributes: &Attributes<'_>, policy: Option<&str>, held: R
 }
 
 /// A refusal as an error, unless the failure policy lets it pass.
-pub(super) fn refused(policy: Option<&str>, refusal: Refusal) -> Result<(), ApiError> {
+pub(super) fn refused(hook: &str, failed_open: String, policy: Option<&str>, refusal: Refusal) -> Result<(), ApiError> {
     match refusal {
         Refusal::Denied(error) | Refusal::Error(error) => Err(error),
         Refusal::Failed(reason) if policy == Some("Ignore") => {
             tracing::warn!(%reason, "failing open");
+            annotate(failed_open, hook.to_owned());
             Ok(())
         }
         Refusal::Failed(reason) => Err(ApiError::internal(reason)),

@@ -1,5 +1,6 @@
 //! Evaluates ValidatingAdmissionPolicies (`k8s.io/apiserver/pkg/admission/plugin/policy/validating/dispatcher.go`, `validator.go`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,13 +8,14 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec, Validation,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+use serde_json::{Value as Json, json};
 use shared::cel::Value;
 use shared::status::ApiError;
 
 use super::dynamic::matching::{Target, exempt};
-use super::dynamic::policy::{Binding, Evaluation, Policy, binding_params, policy_matches};
-use super::dynamic::request::Request;
+use super::dynamic::policy::{Binding, Evaluation, Policy, Shown, binding_params, policy_matches};
 use super::{Attributes, Context, Plugin, forbidden};
+use crate::api::audit::annotate;
 
 pub(super) struct ValidatingAdmissionPolicyPlugin;
 
@@ -27,6 +29,18 @@ struct Denial {
     message: String,
     /// Empty for the default.
     reason: String,
+    /// Which of the validations it was.
+    index: usize,
+}
+
+/// What one write comes to.
+#[derive(Default)]
+struct Outcome {
+    denials: Vec<Denial>,
+    /// For the audit log, as upstream's `validation_failure` has them.
+    failures: Vec<Json>,
+    /// The policies' own audit annotations.
+    annotations: BTreeMap<String, Vec<String>>,
 }
 
 #[async_trait]
@@ -48,11 +62,15 @@ impl Plugin for ValidatingAdmissionPolicyPlugin {
         let mut policies = context.reader.list::<ValidatingAdmissionPolicy>("")?;
         policies.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let target = Target::of(attributes);
-        let mut denials = Vec::new();
+        let (mut shown, mut outcome) = (None, Outcome::default());
         for policy in &policies {
-            one_policy(context, attributes, &target, policy, &bindings, &mut denials).await?;
+            one_policy(context, attributes, &target, policy, &bindings, &mut shown, &mut outcome).await?;
         }
-        match denials.into_iter().next() {
+        outcome.annotations.into_iter().for_each(|(key, values)| annotate(key, values.join(", ")));
+        if !outcome.failures.is_empty() {
+            annotate("validation.policy.admission.k8s.io/validation_failure".into(), Json::Array(outcome.failures).to_string());
+        }
+        match outcome.denials.into_iter().next() {
             None => Ok(()),
             Some(denial) => Err(refusal(attributes, &denial)),
         }
@@ -65,7 +83,8 @@ async fn one_policy(
     target: &Target<'_>,
     policy: &ValidatingAdmissionPolicy,
     bindings: &[Arc<ValidatingAdmissionPolicyBinding>],
-    denials: &mut Vec<Denial>,
+    shown: &mut Option<Shown>,
+    outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
     let Some(spec) = &policy.spec else { return Ok(()) };
     let name = policy.metadata.name.as_deref().unwrap_or_default();
@@ -79,11 +98,14 @@ async fn one_policy(
         Ok(None) => return Ok(()),
         Err(_) if common.ignores_failures() => return Ok(()),
         Err(wrong) => {
-            denials.push(Denial { policy: name.into(), binding: None, message: wrong.text, reason: String::new() });
+            outcome.denials.push(Denial { policy: name.into(), binding: None, message: wrong.text, reason: String::new(), index: 0 });
             return Ok(());
         }
     };
-    let request = Request::of(attributes, target, kind)?;
+    let shown = match shown {
+        Some(same) if std::ptr::eq(same.kind, kind) => same,
+        other => other.insert(Shown::of(context, attributes, target, kind).await?),
+    };
     for binding in own {
         let binding_name = binding.metadata.name.as_deref().unwrap_or_default();
         let parts = Binding { name: binding_name, param_ref: binding.spec.param_ref.as_ref(), resources: binding.spec.match_resources.as_ref() };
@@ -91,14 +113,20 @@ async fn one_policy(
             Ok(params) => params,
             Err(_) if common.ignores_failures() => continue,
             Err(wrong) => {
-                denials.push(Denial { policy: name.into(), binding: wrong.binding.map(str::to_owned), message: wrong.text, reason: String::new() });
+                let bound = wrong.binding.map(str::to_owned);
+                outcome.denials.push(Denial { policy: name.into(), binding: bound, message: wrong.text, reason: String::new(), index: 0 });
                 continue;
             }
         };
         for param in params {
-            let evaluation = Evaluation::prepare(context, attributes, target, &request, &common, param.as_ref()).await?;
-            for (message, reason) in decisions(&common, spec, evaluation) {
-                act(attributes, binding, Denial { policy: name.into(), binding: Some(binding_name.into()), message, reason }, denials);
+            let prepared = match Evaluation::prepare(shown, &common, param.as_ref()) {
+                Ok(Some(prepared)) => Ok(prepared),
+                Ok(None) => continue,
+                Err(_) if common.ignores_failures() => continue,
+                Err(error) => Err(error),
+            };
+            for (index, message, reason) in decisions(&common, spec, prepared, &mut outcome.annotations) {
+                act(attributes, binding, Denial { policy: name.into(), binding: Some(binding_name.into()), message, reason, index }, outcome);
             }
         }
     }
@@ -116,21 +144,37 @@ fn common<'a>(name: &'a str, spec: &'a ValidatingAdmissionPolicySpec) -> Policy<
     }
 }
 
-/// Message and reason of each validation that does not hold, or cannot be evaluated and must not be ignored.
-fn decisions(policy: &Policy<'_>, spec: &ValidatingAdmissionPolicySpec, evaluation: Result<Option<Evaluation>, String>) -> Vec<(String, String)> {
+/// Index, message and reason of each validation that does not hold, or cannot be evaluated and must not be ignored.
+fn decisions(
+    policy: &Policy<'_>,
+    spec: &ValidatingAdmissionPolicySpec,
+    evaluation: Result<Evaluation, String>,
+    annotations: &mut BTreeMap<String, Vec<String>>,
+) -> Vec<(usize, String, String)> {
     let evaluation = match evaluation {
-        Ok(None) => return Vec::new(),
-        Ok(Some(evaluation)) => evaluation,
-        Err(_) if policy.ignores_failures() => return Vec::new(),
-        Err(error) => return vec![(error, String::new())],
+        Ok(evaluation) => evaluation,
+        Err(error) => return vec![(0, error, String::new())],
     };
     let mut out = Vec::new();
-    for validation in spec.validations.iter().flatten() {
+    for (index, validation) in spec.validations.iter().flatten().enumerate() {
         match evaluation.eval(&validation.expression, &["bool"]) {
             Ok(Value::Bool(true)) => {}
-            Ok(_) => out.push((message(&evaluation, validation), validation.reason.clone().unwrap_or_else(|| "Invalid".into()))),
+            Ok(_) => out.push((index, message(&evaluation, validation), validation.reason.clone().unwrap_or_else(|| "Invalid".into()))),
             Err(_) if policy.ignores_failures() => {}
-            Err(error) => out.push((error, String::new())),
+            Err(error) => out.push((index, error, String::new())),
+        }
+    }
+    for annotation in spec.audit_annotations.iter().flatten() {
+        match evaluation.eval(&annotation.value_expression, &["string", "null"]) {
+            Ok(Value::String(text)) if !text.trim().is_empty() => {
+                let values = annotations.entry(format!("{}/{}", policy.name, annotation.key)).or_default();
+                if !values.iter().any(|v| **v == *text) {
+                    values.push(text.to_string());
+                }
+            }
+            Ok(_) => {}
+            Err(_) if policy.ignores_failures() => {}
+            Err(error) => out.push((0, error, String::new())),
         }
     }
     out
@@ -146,7 +190,8 @@ fn message(evaluation: &Evaluation, validation: &Validation) -> String {
 }
 
 /// Does what the binding says is to be done about a failure.
-fn act(attributes: &mut Attributes<'_>, binding: &ValidatingAdmissionPolicyBinding, denial: Denial, denials: &mut Vec<Denial>) {
+fn act(attributes: &mut Attributes<'_>, binding: &ValidatingAdmissionPolicyBinding, denial: Denial, outcome: &mut Outcome) {
+    let Outcome { denials, failures, .. } = outcome;
     let (policy, bound) = (denial.policy.clone(), denial.binding.clone().unwrap_or_default());
     for action in &binding.spec.validation_actions {
         match action.as_str() {
@@ -155,11 +200,15 @@ fn act(attributes: &mut Attributes<'_>, binding: &ValidatingAdmissionPolicyBindi
                 binding: Some(bound.clone()),
                 message: denial.message.clone(),
                 reason: denial.reason.clone(),
+                index: denial.index,
             }),
             "Warn" => attributes
                 .warnings
                 .push(format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{bound}': {}", denial.message)),
-            _ => tracing::info!(%policy, binding = %bound, message = %denial.message, "a validation failed that is to be audited"),
+            _ => failures.push(json!({
+                "message": denial.message, "policy": policy, "binding": bound,
+                "expressionIndex": denial.index, "validationActions": binding.spec.validation_actions,
+            })),
         }
     }
 }

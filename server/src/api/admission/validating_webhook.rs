@@ -12,6 +12,7 @@ use super::dynamic::transport::Pool;
 use super::dynamic::{conditions, environment};
 use super::mutating_webhook::{WEBHOOK_SCOPE, decided, refused};
 use super::{Attributes, Context, Plugin};
+use crate::api::audit::annotate;
 
 #[derive(Default)]
 pub(super) struct ValidatingAdmissionWebhook {
@@ -55,13 +56,19 @@ impl Plugin for ValidatingAdmissionWebhook {
         });
         // All are heard, so that every warning is shown; the first refusal counts.
         let mut first = Ok(());
-        for ((hook, _), (answer, warnings)) in relevant.iter().zip(join_all(calls).await) {
+        for (index, ((hook, _), (answer, warnings))) in relevant.iter().zip(join_all(calls).await).enumerate() {
             attributes.warnings.extend(warnings);
-            if let Err(refusal) = answer
-                && first.is_ok()
-            {
-                first = refused(hook.failure_policy.as_deref(), refusal);
-            }
+            let outcome = match answer {
+                Ok(verdict) => {
+                    verdict.annotations.into_iter().for_each(|(key, value)| annotate(key, value));
+                    Ok(())
+                }
+                Err(refusal) => {
+                    let key = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
+                    refused(&hook.name, key, hook.failure_policy.as_deref(), refusal)
+                }
+            };
+            first = first.and(outcome);
         }
         first
     }

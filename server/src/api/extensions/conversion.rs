@@ -20,7 +20,7 @@ use crate::registry::apiextensions::Convert;
 const TIMEOUT: u64 = 30;
 
 /// What converts a definition's objects; `None` when only the version's name changes.
-pub fn converter(crd: &CustomResourceDefinition, reader: &Reader, pool: &Pool) -> Option<Arc<dyn Convert>> {
+pub(in crate::api) fn converter(crd: &CustomResourceDefinition, reader: &Reader, pool: &Pool) -> Option<Arc<dyn Convert>> {
     let conversion = crd.spec.conversion.as_ref().filter(|c| c.strategy == "Webhook")?;
     let client = conversion.webhook.as_ref()?.client_config.as_ref()?;
     let service = client.service.as_ref().map(|s| ServiceReference {

@@ -5,7 +5,7 @@
 //! out the same whoever writes them. Must never touch an object of a kind but to delete it with its definition.
 
 mod cleanup;
-pub mod conversion;
+pub(super) mod conversion;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};

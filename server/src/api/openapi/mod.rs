@@ -1,7 +1,8 @@
 //! OpenAPI v3: one document a group version, for `kubectl explain`, client-side validation and code generators
 //! (`k8s.io/kube-openapi/pkg/handler3`). Version 2 is made from these documents.
 //!
-//! Owns the documents: built from the registry's rows and the types' own schemas when first asked for, then kept compressed.
+//! Owns the documents: built from the registry's rows and the types' own schemas, or their definitions', when first asked for, then kept
+//! compressed.
 
 mod extensions;
 mod parameters;
@@ -17,13 +18,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::status::ApiError;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use super::request_info::RequestInfo;
 use super::reviews::VIRTUAL;
 use super::views::VIEWS;
 use super::{Response, discovery, respond};
-use crate::registry::{RESOURCES, Subresource};
+use crate::registry::apiextensions::Definition;
+use crate::registry::{RESOURCES, SchemaOf, Subresource};
 
 /// What ObjectMeta says of its name, as tables describe the column.
 pub const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
@@ -40,16 +42,45 @@ struct Kind {
     namespaced: bool,
     verbs: &'static [&'static str],
     subresources: &'static [Subresource],
-    schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    schema: Source,
+}
+
+/// Where a kind's schema comes from.
+enum Source {
+    /// Its Rust type.
+    Type(SchemaOf),
+    /// The CustomResourceDefinition in force.
+    Definition(Arc<Definition>),
+}
+
+impl Kind {
+    /// What makes another document of the same kind: the definition's id.
+    fn mark(&self) -> u64 {
+        match &self.schema {
+            Source::Type(_) => 0,
+            Source::Definition(definition) => definition.id,
+        }
+    }
 }
 
 struct Documents {
+    /// Of the registry they were made from.
+    generation: u64,
     root: Bytes,
-    /// By path below `/openapi/v3/`: (gzip, hash).
-    by_path: BTreeMap<String, (Bytes, String)>,
+    /// By path below `/openapi/v3/`.
+    by_path: BTreeMap<String, Published>,
 }
 
-static DOCUMENTS: OnceCell<Documents> = OnceCell::const_new();
+/// The document of a group version.
+#[derive(Clone)]
+struct Published {
+    gzip: Bytes,
+    hash: String,
+    /// The marks of its kinds; with the same ones it is the same.
+    marks: Vec<u64>,
+}
+
+static DOCUMENTS: Mutex<Option<Arc<Documents>>> = Mutex::const_new(None);
 /// Version 2, with the root document of what it was made from.
 static VERSION_2: Mutex<Option<(Bytes, Arc<v2::Document>)>> = Mutex::const_new(None);
 
@@ -60,15 +91,15 @@ pub async fn answer(info: &RequestInfo, headers: &HeaderMap) -> Option<Result<Re
         return Some(version_2().await.and_then(|document| document.answer(headers)));
     }
     let rest = rest.strip_prefix("v3")?;
-    let documents = match DOCUMENTS.get_or_try_init(build).await {
+    let documents = match documents().await {
         Ok(documents) => documents,
         Err(error) => return Some(Err(error)),
     };
     if rest.is_empty() {
         return Some(Ok(respond::json_bytes(StatusCode::OK, documents.root.clone())));
     }
-    let (gzip, hash) = documents.by_path.get(rest.strip_prefix('/')?)?;
-    Some(document(gzip, hash, info, headers))
+    let published = documents.by_path.get(rest.strip_prefix('/')?)?;
+    Some(document(&published.gzip, &published.hash, info, headers))
 }
 
 fn document(gzip: &Bytes, hash: &str, info: &RequestInfo, headers: &HeaderMap) -> Result<Response, ApiError> {
@@ -103,19 +134,27 @@ fn httpdate(time: std::time::SystemTime) -> String {
     time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// Takes some hundred milliseconds, so not on a runtime thread.
-async fn build() -> Result<Documents, ApiError> {
-    tokio::task::spawn_blocking(build_all).await.map_err(ApiError::internal)?
+/// The documents of the kinds there are now. To make them all takes some hundred milliseconds, so not on a runtime thread; when kinds have
+/// come or gone, only the documents that are about them are made anew.
+async fn documents() -> Result<Arc<Documents>, ApiError> {
+    let mut made = DOCUMENTS.lock().await;
+    let generation = RESOURCES.generation();
+    if let Some(documents) = made.as_ref().filter(|d| d.generation == generation) {
+        return Ok(documents.clone());
+    }
+    let before = made.clone();
+    let documents = tokio::task::spawn_blocking(move || build(generation, before.as_deref())).await.map_err(ApiError::internal)??;
+    Ok(made.insert(Arc::new(documents)).clone())
 }
 
 /// Version 2, made of the documents of version 3 and anew when those have changed.
 async fn version_2() -> Result<Arc<v2::Document>, ApiError> {
-    let documents = DOCUMENTS.get_or_try_init(build).await?;
+    let documents = documents().await?;
     let mut made = VERSION_2.lock().await;
     if let Some((_, document)) = made.as_ref().filter(|(of, _)| *of == documents.root) {
         return Ok(document.clone());
     }
-    let compressed: Vec<Bytes> = documents.by_path.values().map(|(gzip, _)| gzip.clone()).collect();
+    let compressed: Vec<Bytes> = documents.by_path.values().map(|p| p.gzip.clone()).collect();
     let read = |gzip: Bytes| serde_json::from_slice(&respond::gunzip(&gzip)?).map_err(ApiError::internal);
     let document = tokio::task::spawn_blocking(move || v2::Document::build(compressed.into_iter().map(read))).await;
     let document = Arc::new(document.map_err(ApiError::internal)??);
@@ -123,19 +162,26 @@ async fn version_2() -> Result<Arc<v2::Document>, ApiError> {
     Ok(document)
 }
 
-fn build_all() -> Result<Documents, ApiError> {
+fn build(generation: u64, before: Option<&Documents>) -> Result<Documents, ApiError> {
     let kinds = kinds();
     let mut by_path = BTreeMap::new();
     let mut listed = serde_json::Map::new();
     for (group, version) in discovery::group_versions() {
         let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
         let own: Vec<&Kind> = kinds.iter().filter(|k| (k.group, k.version) == (group, version)).collect();
-        let bytes = Bytes::from(group_version(group, version, &own).to_string());
-        let hash = Sha256::digest(&bytes).iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02X}"));
-        listed.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
-        by_path.insert(path, (respond::gzip([&bytes]).map_err(ApiError::internal)?, hash));
+        let marks: Vec<u64> = own.iter().map(|k| k.mark()).collect();
+        let published = match before.and_then(|b| b.by_path.get(&path)).filter(|p| p.marks == marks) {
+            Some(same) => same.clone(),
+            None => {
+                let bytes = Bytes::from(group_version(group, version, &own).to_string());
+                let hash = Sha256::digest(&bytes).iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02X}"));
+                Published { gzip: respond::gzip([&bytes]).map_err(ApiError::internal)?, hash, marks }
+            }
+        };
+        listed.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", published.hash)}));
+        by_path.insert(path, published);
     }
-    Ok(Documents { root: Bytes::from(json!({"paths": listed}).to_string()), by_path })
+    Ok(Documents { generation, root: Bytes::from(json!({"paths": listed}).to_string()), by_path })
 }
 
 fn kinds() -> Vec<Kind> {
@@ -147,7 +193,17 @@ fn kinds() -> Vec<Kind> {
         namespaced: r.namespaced,
         verbs: r.verbs,
         subresources: r.subresources,
-        schema,
+        schema: Source::Type(schema),
+    });
+    let custom = RESOURCES.custom().into_iter().filter_map(|r| r.custom.as_ref().map(|slot| (r, slot.current()))).map(|(r, definition)| Kind {
+        group: r.group,
+        version: r.version,
+        kind: r.kind,
+        plural: r.plural,
+        namespaced: r.namespaced,
+        verbs: r.verbs,
+        subresources: r.subresources,
+        schema: Source::Definition(definition),
     });
     let virtuals = VIRTUAL.iter().map(|v| Kind {
         group: v.group,
@@ -157,7 +213,7 @@ fn kinds() -> Vec<Kind> {
         namespaced: v.namespaced,
         verbs: v.verbs,
         subresources: &[],
-        schema: v.schema,
+        schema: Source::Type(v.schema),
     });
     let views = VIEWS.iter().filter_map(|v| v.row().map(|r| (v, r))).map(|(v, r)| Kind {
         group: v.group,
@@ -167,9 +223,9 @@ fn kinds() -> Vec<Kind> {
         namespaced: r.namespaced,
         verbs: r.verbs,
         subresources: v.subresources,
-        schema: v.schema,
+        schema: Source::Type(v.schema),
     });
-    stored.chain(virtuals).chain(views).collect()
+    stored.chain(virtuals).chain(views).chain(custom).collect()
 }
 
 /// The document of one group version.

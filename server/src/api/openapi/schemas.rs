@@ -1,13 +1,14 @@
 //! The schemas of a document: the k8s-openapi types' own, brought into the form that upstream publishes.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResourceList, DeleteOptions, ListMeta, Patch, Status, WatchEvent};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResourceList, DeleteOptions, ListMeta, ObjectMeta, Patch, Status, WatchEvent};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::Kind;
 use super::extensions::{self, Root};
+use super::{Kind, Source};
 use crate::api::discovery;
+use crate::registry::apiextensions::Definition;
 
 const PREFIX: &str = "#/components/schemas/";
 
@@ -42,9 +43,33 @@ impl Schemas {
 
     /// A reference to a kind's schema.
     pub(super) fn kind(&mut self, kind: &Kind) -> Value {
-        let reference = (kind.schema)(&mut self.generator).to_value();
+        let schema = match &kind.schema {
+            Source::Type(schema) => schema,
+            Source::Definition(definition) => return self.defined(kind, definition),
+        };
+        let reference = schema(&mut self.generator).to_value();
         self.mark(&reference, kind.group, kind.version, kind.kind);
         reference
+    }
+
+    /// A reference to the schema that a CustomResourceDefinition gives
+    /// (`apiextensions-apiserver/pkg/controller/openapi/builder/builder.go`).
+    fn defined(&mut self, kind: &Kind, definition: &Definition) -> Value {
+        let reversed: Vec<&str> = kind.group.split('.').rev().collect();
+        let name = format!("{}.{}.{}", reversed.join("."), kind.version, kind.kind);
+        if !self.own.contains_key(&name) {
+            let mut schema = definition.published.clone();
+            let opaque = schema["properties"].as_object().is_none_or(Map::is_empty) && schema["x-kubernetes-preserve-unknown-fields"] == true;
+            if !opaque {
+                let metadata = self.generator.subschema_for::<ObjectMeta>().to_value();
+                schema["properties"]["apiVersion"] = json!({"description": API_VERSION, "type": "string"});
+                schema["properties"]["kind"] = json!({"description": KIND, "type": "string"});
+                schema["properties"]["metadata"] = json!({"description": METADATA, "allOf": [metadata]});
+            }
+            schema["x-kubernetes-group-version-kind"] = json!([gvk(kind.group, kind.version, kind.kind)]);
+            self.own.insert(name.clone(), schema);
+        }
+        json!({"$ref": format!("{PREFIX}{name}")})
     }
 
     /// Says that a schema is a kind's.
@@ -63,6 +88,10 @@ impl Schemas {
         let item = self.kind(kind);
         let name = format!("{}List", name_of(&item));
         let metadata = self.generator.subschema_for::<ListMeta>().to_value();
+        let list_kind = match &kind.schema {
+            Source::Type(_) => format!("{}List", kind.kind),
+            Source::Definition(definition) => definition.list_kind.clone(),
+        };
         let schema = json!({
             "description": format!("{0}List is a list of {0}", kind.kind),
             "type": "object",
@@ -73,7 +102,7 @@ impl Schemas {
                 "metadata": {"description": "Standard list metadata.", "allOf": [metadata], "default": {}},
                 "items": {"description": "Items of the list.", "type": "array", "items": {"allOf": [item], "default": {}}},
             },
-            "x-kubernetes-group-version-kind": [gvk(kind.group, kind.version, &format!("{}List", kind.kind))],
+            "x-kubernetes-group-version-kind": [gvk(kind.group, kind.version, &list_kind)],
         });
         self.own.insert(name.clone(), schema);
         json!({"$ref": format!("{PREFIX}{name}")})
@@ -139,6 +168,9 @@ impl Schemas {
 
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
 const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
+const METADATA: &str =
+    "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 pub(super) fn gvk(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "version": version, "kind": kind})

@@ -10,7 +10,7 @@ fn deployments() -> Kind {
         namespaced: true,
         verbs: crate::registry::ALL_VERBS,
         subresources: &[crate::registry::STATUS, crate::registry::SCALE],
-        schema: |generator| generator.subschema_for::<Deployment>(),
+        schema: Source::Type(|generator| generator.subschema_for::<Deployment>()),
     }
 }
 

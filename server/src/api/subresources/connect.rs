@@ -149,7 +149,10 @@ fn choose_container(pod: &str, spec: &PodSpec, asked: &str) -> Result<String, Ap
 }
 
 /// How a node's kubelet is reached.
-async fn kubelet(call: &Call<'_>, name: &str) -> Result<Target, ApiError> {
+///
+/// # Errors
+/// 404 without the node, 503 when it or this server cannot be reached so.
+pub(in crate::api) async fn kubelet(call: &Call<'_>, name: &str) -> Result<Target, ApiError> {
     let tls = call.server.kubelet_tls.clone();
     let tls = Some(tls.ok_or_else(|| ApiError::unavailable("this server has no certificate to show to kubelets"))?);
     let node = typed::<Node>(call, "", name).await?;

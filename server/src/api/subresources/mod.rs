@@ -4,7 +4,7 @@
 
 mod admitted;
 mod binding;
-mod connect;
+pub(in crate::api) mod connect;
 mod eviction;
 pub mod forward;
 mod parts;

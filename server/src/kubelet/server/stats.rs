@@ -15,8 +15,10 @@ use crate::kubelet::cgroups::{self, Cgroups};
 use crate::kubelet::node::machine;
 use crate::kubelet::pods::spec;
 
-/// Youngest sample that a rate is computed from.
+/// Youngest sample that a rate is computed from, in seconds.
 const MIN_INTERVAL: f64 = 1.0;
+/// Oldest one: a rate over a longer time says nothing about now.
+const MAX_INTERVAL: f64 = 60.0;
 
 /// Earlier CPU readings, by cgroup, from which rates are computed.
 #[derive(Default)]
@@ -28,23 +30,33 @@ pub struct Samples {
 struct Sample {
     at: Instant,
     nanoseconds: u64,
-    rate: u64,
+    rate: Option<Rate>,
+}
+
+#[derive(Clone, Copy)]
+struct Rate {
+    nanocores: u64,
+    /// How long it was measured, in seconds.
+    window: f64,
 }
 
 impl Samples {
-    /// Nanocores since the last reading that is old enough; 0 at the first.
-    fn rate(&self, group: &str, nanoseconds: u64) -> u64 {
+    /// What is used since the last reading that is neither too young nor too old; not known at the first.
+    fn rate(&self, group: &str, nanoseconds: u64) -> Option<Rate> {
         let now = Instant::now();
         let mut last = self.last.lock();
         let Some(old) = last.get(group).copied() else {
-            last.insert(group.into(), Sample { at: now, nanoseconds, rate: 0 });
-            return 0;
+            // Groups of containers that are gone are read no more.
+            last.retain(|_, sample| now.duration_since(sample.at).as_secs_f64() <= MAX_INTERVAL);
+            last.insert(group.into(), Sample { at: now, nanoseconds, rate: None });
+            return None;
         };
         let seconds = now.duration_since(old.at).as_secs_f64();
         if seconds < MIN_INTERVAL {
             return old.rate;
         }
-        let rate = (nanoseconds.saturating_sub(old.nanoseconds) as f64 / seconds) as u64;
+        let nanocores = (nanoseconds.saturating_sub(old.nanoseconds) as f64 / seconds) as u64;
+        let rate = (seconds <= MAX_INTERVAL).then_some(Rate { nanocores, window: seconds });
         last.insert(group.into(), Sample { at: now, nanoseconds, rate });
         rate
     }
@@ -95,7 +107,12 @@ fn usage(unified: bool, cpu: &str, memory: u64, stat: &str) -> Usage {
 
 impl Usage {
     fn cpu(&self, samples: &Samples, group: &str, time: &str) -> Value {
-        json!({ "time": time, "usageNanoCores": samples.rate(group, self.cpu_nanoseconds), "usageCoreNanoSeconds": self.cpu_nanoseconds })
+        let mut value = json!({ "time": time, "usageCoreNanoSeconds": self.cpu_nanoseconds });
+        if let Some(rate) = samples.rate(group, self.cpu_nanoseconds) {
+            value["usageNanoCores"] = rate.nanocores.into();
+            value["windowSeconds"] = rate.window.into();
+        }
+        value
     }
     fn memory(&self, time: &str, limit: Option<u64>) -> Value {
         let mut value = json!({ "time": time, "usageBytes": self.memory, "workingSetBytes": self.working_set, "rssBytes": self.rss,

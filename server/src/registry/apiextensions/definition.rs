@@ -11,11 +11,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
 };
 use parking_lot::RwLock;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::jsonpath::Template;
+use shared::managed::Type;
 use shared::status::ApiError;
 use tokio_util::sync::CancellationToken;
 
+use super::ownership;
 use super::schema::Schema;
 use crate::registry::{Column, intern};
 
@@ -63,8 +65,12 @@ pub struct Definition {
     pub schemas: Arc<BTreeMap<String, Schema>>,
     /// This version.
     pub version: String,
+    /// Its schema as it was given, for publishing.
+    pub published: Value,
     /// What tables show.
     pub columns: Vec<PrintedColumn>,
+    /// How its fields are owned.
+    pub ownership: Type,
     /// Whether the status is a subresource.
     pub status: bool,
     /// Where its scale is, if it has one.
@@ -92,6 +98,7 @@ impl Definition {
         let subresources = version.subresources.as_ref();
         let deprecated = version.deprecated.unwrap_or(false);
         let default_warning = || format!("{group}/{} {} is deprecated", version.name, names.kind);
+        let ownership = schemas.get(&version.name).map_or_else(|| Type::define("Kind"), ownership::of);
         Definition {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             api_version: format!("{group}/{}", version.name),
@@ -100,7 +107,13 @@ impl Definition {
             list_kind: names.list_kind.clone().unwrap_or_else(|| format!("{}List", names.kind)),
             schemas,
             version: version.name.clone(),
+            published: version
+                .schema
+                .as_ref()
+                .and_then(|s| serde_json::to_value(s.open_api_v3_schema.as_ref()?).ok())
+                .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
             columns: columns(version.additional_printer_columns.as_deref()),
+            ownership,
             status: subresources.is_some_and(|s| s.status.is_some()),
             scale: subresources.and_then(|s| s.scale.as_ref()).map(|s| ScalePaths {
                 spec_replicas: pointer(&s.spec_replicas_path),

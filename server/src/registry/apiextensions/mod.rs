@@ -9,6 +9,7 @@ mod custom;
 pub mod custom_resource_definition;
 pub mod definition;
 mod formats;
+mod ownership;
 pub mod row;
 mod rules;
 pub mod schema;

@@ -91,6 +91,8 @@ pub(super) const ROLES: &[Row] = &[
             "read | resource.k8s.io | resourceclaims resourceclaims/status resourceclaimtemplates",
         ],
     ),
+    // metrics-server brings this one with its deployment; here the metrics are the server's own.
+    ("system:aggregated-metrics-reader", "view", &["read | metrics.k8s.io | nodes pods"]),
     ("system:heapster", "", &["read | core | events namespaces nodes pods", "read | extensions | deployments"]),
     ("system:node-problem-detector", "", &["get | core | nodes", "patch | core | nodes/status", EVENTS]),
     (

@@ -122,6 +122,14 @@ impl Entries {
     }
 }
 
+/// How a kind's fields are owned.
+fn type_of(resource: &Resource) -> Type {
+    match &resource.custom {
+        None => Type::of(&resource.api_version(), resource.kind),
+        Some(slot) => slot.current().ownership,
+    }
+}
+
 fn writer(resource: &Resource, options: &WriteOptions<'_>, name: &str, operation: Operation) -> Manager {
     Manager {
         name: name.to_owned(),
@@ -168,7 +176,7 @@ fn update(resource: &Resource, options: &WriteOptions<'_>, name: &str, entries: 
     let version = resource.api_version();
     let manager = writer(resource, options, name, Operation::Update);
     let ignored = reset::fields(resource, options.subresource);
-    if managed::update(Type::of(&version, resource.kind), before, after, &mut entries.managers, &manager, &version, ignored) {
+    if managed::update(type_of(resource), before, after, &mut entries.managers, &manager, &version, ignored) {
         entries.times.insert(manager, meta::now());
     }
     entries.cap();
@@ -190,7 +198,7 @@ pub fn apply(resource: &Resource, options: &WriteOptions<'_>, current: Option<&C
     let parsed: Value = serde_json::from_slice(config).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
     check(resource, current, &parsed)?;
     let version = resource.api_version();
-    let of = Type::of(&version, resource.kind);
+    let of = type_of(resource);
     let fields = fit(resource, of, config, &parsed)?;
     let mut entries = current.and_then(|c| Entries::decode(c.object.meta().managed_fields.as_deref().unwrap_or_default())).unwrap_or_default();
     let mut live = current.map_or_else(|| Ok(json!({})), |c| c.object.to_value()).map_err(ApiError::internal)?;

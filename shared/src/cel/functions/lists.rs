@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Function, Result, charge_items, no_overload};
+use super::{Function, Result, charge_items, charge_search, no_overload};
 use crate::cel::value::{Value, compare};
 use crate::cel::{Budget, EvalError};
 
@@ -47,7 +47,7 @@ pub(super) fn find(name: &str) -> Option<Function> {
             let items = list(b, a)?;
             let mut out: Vec<Value> = Vec::new();
             for item in items {
-                charge_items(b, out.len())?;
+                charge_search(b, &out, item)?;
                 if !out.contains(item) {
                     out.push(item.clone());
                 }
@@ -116,13 +116,13 @@ fn extreme(budget: &Budget, args: &[Value], name: &str, wanted: Ordering) -> Res
 
 pub(super) fn index_of(budget: &Budget, args: &[Value]) -> Result {
     let [Value::List(items), wanted] = args else { return no_overload() };
-    charge_items(budget, items.len())?;
+    charge_search(budget, items, wanted)?;
     Ok(Value::Int(items.iter().position(|i| i == wanted).map_or(-1, |at| at as i64)))
 }
 
 pub(super) fn last_index_of(budget: &Budget, args: &[Value]) -> Result {
     let [Value::List(items), wanted] = args else { return no_overload() };
-    charge_items(budget, items.len())?;
+    charge_search(budget, items, wanted)?;
     Ok(Value::Int(items.iter().rposition(|i| i == wanted).map_or(-1, |at| at as i64)))
 }
 
@@ -144,6 +144,7 @@ fn flatten(budget: &Budget, items: &[Value], depth: i64) -> Result<Vec<Value>> {
 
 fn sets(budget: &Budget, args: &[Value], holds: fn(&[Value], &[Value]) -> bool) -> Result {
     let [Value::List(a), Value::List(b)] = args else { return no_overload() };
-    charge_items(budget, a.len().saturating_mul(b.len()))?;
+    // Both ways, for what makes two lists the same set.
+    b.iter().try_for_each(|item| charge_search(budget, a, item))?;
     Ok(Value::Bool(holds(a, b)))
 }

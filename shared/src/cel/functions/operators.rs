@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Function, Result, charge_items, charge_text, no_overload};
+use super::{Function, Result, charge_items, charge_search, charge_text, comparison, no_overload};
 use crate::cel::eval::no_such_key;
 use crate::cel::value::{Key, Value, compare};
 use crate::cel::{Budget, EvalError};
@@ -53,18 +53,8 @@ fn overflow() -> EvalError {
 
 fn equal(budget: &Budget, args: &[Value]) -> Result<bool> {
     let [a, b] = args else { return no_overload() };
-    budget.charge(weight(a).min(weight(b)))?;
+    budget.charge(comparison(a, b))?;
     Ok(a == b)
-}
-
-/// What comparing a value costs: its parts, a tenth of each byte of text.
-fn weight(value: &Value) -> u64 {
-    match value {
-        Value::String(_) | Value::Bytes(_) => value.size().div_ceil(10),
-        Value::List(items) => items.iter().map(weight).sum(),
-        Value::Map(entries) => entries.values().map(|v| 1 + weight(v)).sum(),
-        _ => 1,
-    }
 }
 
 fn order(budget: &Budget, args: &[Value], wanted: fn(Ordering) -> bool) -> Result {
@@ -83,7 +73,7 @@ fn order(budget: &Budget, args: &[Value], wanted: fn(Ordering) -> bool) -> Resul
 fn is_in(budget: &Budget, args: &[Value]) -> Result {
     Ok(Value::Bool(match args {
         [item, Value::List(items)] => {
-            charge_items(budget, items.len())?;
+            charge_search(budget, items, item)?;
             items.iter().any(|i| i == item)
         }
         [key, Value::Map(entries)] => Key::of(key).is_some_and(|k| entries.contains_key(&k)),

@@ -94,6 +94,30 @@ pub(in crate::api::admission) async fn binding_params<'b>(
     params::collect(context, policy.param_kind, binding.param_ref, target).await.map_err(failed)
 }
 
+/// A write as policies that match it as one kind see it; the same for all of them.
+pub(in crate::api::admission) struct Shown {
+    pub(in crate::api::admission) kind: &'static Resource,
+    pub(in crate::api::admission) request: Request,
+    bindings: Bindings,
+}
+
+impl Shown {
+    /// The write as it is now.
+    ///
+    /// # Errors
+    /// 404 when its namespace is gone; 500 when the object cannot be encoded.
+    pub(in crate::api::admission) async fn of(
+        context: &Context,
+        attributes: &Attributes<'_>,
+        target: &Target<'_>,
+        kind: &'static Resource,
+    ) -> Result<Self, ApiError> {
+        let request = Request::of(attributes, target, kind)?;
+        let bindings = environment::bindings(context, attributes, target, &request).await?;
+        Ok(Shown { kind, request, bindings })
+    }
+}
+
 /// One evaluation of a policy: the scope its expressions are compiled in, and the values they see.
 pub(in crate::api::admission) struct Evaluation {
     pub(in crate::api::admission) scope: Scope,
@@ -105,30 +129,17 @@ impl Evaluation {
     /// Prepares an evaluation; `None` when the match conditions do not hold.
     ///
     /// # Errors
-    /// The conditions' errors, or a variable that does not compile; the outer error is 404 for a namespace that is gone.
-    pub(in crate::api::admission) async fn prepare(
-        context: &Context,
-        attributes: &Attributes<'_>,
-        target: &Target<'_>,
-        request: &Request,
-        policy: &Policy<'_>,
-        param: Option<&Json>,
-    ) -> Result<Result<Option<Self>, String>, ApiError> {
-        let bindings = environment::bindings(context, attributes, target, request).await?;
-        let bindings = bindings.with("params", param.map_or(Value::Null, Value::from_json));
+    /// The conditions' errors, or a variable that does not compile.
+    pub(in crate::api::admission) fn prepare(shown: &Shown, policy: &Policy<'_>, param: Option<&Json>) -> Result<Option<Self>, String> {
+        let bindings = shown.bindings.clone().with("params", param.map_or(Value::Null, Value::from_json));
         let budget = Arc::new(Budget::new(BUDGET));
         let mut scope = policy.scope();
-        match conditions::hold(&scope, policy.conditions, &bindings) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Ok(None)),
-            Err(error) => return Ok(Err(error)),
+        if !conditions::hold(&scope, policy.conditions, &bindings)? {
+            return Ok(None);
         }
-        let programs = match compile_variables(&mut scope, policy.variables) {
-            Ok(programs) => programs,
-            Err(error) => return Ok(Err(error)),
-        };
+        let programs = compile_variables(&mut scope, policy.variables)?;
         let bindings = Variables::add(bindings, programs, &budget);
-        Ok(Ok(Some(Evaluation { scope, bindings, budget })))
+        Ok(Some(Evaluation { scope, bindings, budget }))
     }
 
     /// Computes an expression that must come to one of these types (any when none is given).

@@ -185,6 +185,10 @@ pub(in crate::api::admission) fn take_over(attributes: &mut Attributes<'_>, mut 
             changed["apiVersion"] = row.api_version().into();
             changed["kind"] = row.kind.into();
             let bytes = serde_json::to_vec(&changed).map_err(ApiError::internal)?;
+            // Whoever may write here need not be allowed to write there.
+            if changed["metadata"]["namespace"].as_str().unwrap_or_default() != object.namespace() {
+                return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            }
             *object = row.ops.decode(&bytes).map_err(ApiError::internal)?;
             row.ops.default(object);
         }

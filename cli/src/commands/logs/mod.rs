@@ -1,11 +1,14 @@
 //! `logs`: what containers print.
 
+mod follow;
+
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::pods;
+use super::pods::{self, Purpose};
 use crate::app::Ctx;
 use crate::errors;
 use crate::print;
@@ -70,6 +73,8 @@ pub struct Args {
 
 /// One container's log.
 struct Source {
+    pod: Info,
+    container: String,
     path: String,
     prefix: String,
 }
@@ -106,12 +111,13 @@ impl Args {
         if self.limit_bytes < 0 {
             bail!("--limit-bytes must be greater than 0");
         }
+        let limit = pods::running_timeout(&self.pod_running_timeout)?;
         let found = if by_selector {
             pods::by_selector(ctx, Some(&ctx.namespace()?), self.selector.as_deref().unwrap_or_default()).await?
         } else if self.all_pods {
-            pods::find_all(ctx, &word).await?.0
+            pods::find_all(ctx, &word, Purpose::Logs, limit).await?
         } else {
-            vec![pods::find(ctx, &word).await.map_err(|error| self.absent(ctx, error))?]
+            vec![pods::find(ctx, &word, Purpose::Logs, limit).await.map_err(|error| self.absent(ctx, error))?]
         };
         if found.is_empty() {
             eprintln!("No resources found in {} namespace.", ctx.namespace()?);
@@ -121,6 +127,12 @@ impl Args {
         let mut sources = Vec::new();
         for pod in &found {
             sources.extend(self.sources(pod, container.as_deref(), &parameters)?);
+        }
+        if self.follow && sources.len() <= self.max_log_requests && !self.previous && std::io::stdout().is_terminal() {
+            let collection = pods::kind().collection(Some(&ctx.namespace()?));
+            let selector = self.selector.as_deref().unwrap_or_default();
+            let joining = by_selector.then_some(follow::Joining { collection, selector, container: container.as_deref(), parameters: &parameters });
+            return follow::all(ctx, self, sources, joining).await;
         }
         if self.follow && sources.len() > 1 {
             if sources.len() > self.max_log_requests {
@@ -198,7 +210,8 @@ impl Args {
             let mut pairs = vec![("container", name.clone())];
             pairs.extend_from_slice(parameters);
             let prefix = if self.prefix || self.all_pods { format!("[pod/{}/{name}] ", pod.name) } else { String::new() };
-            Source { path: with_query(&format!("{}/log", pod.path()), &query_string(&pairs)), prefix }
+            let path = with_query(&format!("{}/log", pod.path()), &query_string(&pairs));
+            Source { pod: pod.clone(), container: name, path, prefix }
         };
         Ok(names.into_iter().map(source).collect())
     }

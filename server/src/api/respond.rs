@@ -94,7 +94,7 @@ pub fn each_line(body: Body, turn: impl Fn(&[u8]) -> Bytes + Send + 'static) -> 
             };
             let (whole, rest) = bytes.split_at(end + 1);
             open.extend_from_slice(whole);
-            let turned: Vec<u8> = open.split_inclusive(|b| *b == b'\n').flat_map(|line| turn(line)).collect();
+            let turned: Vec<u8> = open.split_inclusive(|b| *b == b'\n').flat_map(&turn).collect();
             open.clear();
             open.extend_from_slice(rest);
             return Some((Ok(turned.into()), (body, open, turn)));

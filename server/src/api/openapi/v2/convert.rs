@@ -27,9 +27,7 @@ pub(super) fn document(mut document: Value, path: &mut dyn FnMut(String, Value),
 fn schema(value: &mut Value) {
     let Some(map) = value.as_object_mut() else { return };
     // Either type is a string with a format of its own; what may be null has no type that a v2 client could check.
-    if map.contains_key("oneOf") && map.contains_key("format") {
-        map.insert("type".into(), "string".into());
-    } else if map.contains_key("oneOf") && map.get("x-kubernetes-int-or-string").is_none() && !map.contains_key("type") && is_scalar_choice(map) {
+    if map.contains_key("oneOf") && !map.contains_key("type") && !map.contains_key("x-kubernetes-int-or-string") && is_scalar_choice(map) {
         map.insert("type".into(), "string".into());
     }
     if map.get("nullable") == Some(&Value::Bool(true)) {

@@ -2,7 +2,7 @@
 //! (`sigs.k8s.io/metrics-server/pkg/api`, `k8s.io/metrics/pkg/apis/metrics/v1beta1`).
 //!
 //! Owns the questions to the kubelets; they are asked when somebody asks, so that nothing is measured for nobody. Nodes that do not answer
-//! are left out, as they are by metrics-server.
+//! are left out, as they are by metrics-server. Answers are JSON or YAML: durations have no protobuf form here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

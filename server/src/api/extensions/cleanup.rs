@@ -39,12 +39,12 @@ impl Extensions {
         if conditions::is_true(&crd, ESTABLISHED) {
             self.say(name, true, "InstanceDeletionInProgress", "CustomResource deletion is in progress").await?;
             let row = self.served.lock().get(name).and_then(|s| s.rows.first().copied());
-            if let Some(row) = row {
-                if let Err(error) = self.delete_all(row).await {
-                    let text = format!("could not confirm zero CustomResources remaining: {error}");
-                    self.say(name, true, "InstanceDeletionCheck", &text).await?;
-                    return Err(error);
-                }
+            if let Some(row) = row
+                && let Err(error) = self.delete_all(row).await
+            {
+                let text = format!("could not confirm zero CustomResources remaining: {error}");
+                self.say(name, true, "InstanceDeletionCheck", &text).await?;
+                return Err(error);
             }
             self.say(name, false, "InstanceDeletionCompleted", "removed all instances").await?;
         } else {

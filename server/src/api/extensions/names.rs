@@ -134,7 +134,7 @@ mod tests {
         decide(&mut first, &[]);
         assert!(conditions::is_true(&first, NAMES_ACCEPTED) && conditions::is_true(&first, ESTABLISHED));
         let once = first.clone();
-        decide(&mut first, &[once.clone()]);
+        decide(&mut first, std::slice::from_ref(&once));
         assert_eq!(first, once, "deciding again changes nothing");
     }
 

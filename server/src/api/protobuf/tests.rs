@@ -281,7 +281,7 @@ fn every_field_of_every_kind_survives_both_ways() {
     let kinds = crate::api::openapi::schemas_of_kinds();
     assert!(kinds.len() > 100, "{}", kinds.len());
     let mut failures = Vec::new();
-    for kind in kinds.iter().filter(|k| k.2 != "APIResourceList") {
+    for kind in kinds.iter().filter(|k| k.2 != "APIResourceList" && k.0 != "metrics.k8s.io") {
         let value = without_types_of_items(sample(kind, &mut || true));
         match there_and_back(&value) {
             None => failures.push(format!("{}/{} {} has no protobuf form", kind.0, kind.1, kind.2)),
@@ -296,7 +296,7 @@ proptest! {
     #[test]
     fn whatever_of_a_kind_is_set_survives_both_ways(seed in any::<u64>(), at in any::<prop::sample::Index>()) {
         static KINDS: LazyLock<Vec<Kind>> =
-            LazyLock::new(|| crate::api::openapi::schemas_of_kinds().into_iter().filter(|k| k.2 != "APIResourceList").collect());
+            LazyLock::new(|| crate::api::openapi::schemas_of_kinds().into_iter().filter(|k| k.2 != "APIResourceList" && k.0 != "metrics.k8s.io").collect());
         let mut state = seed | 1;
         let mut pick = || {
             // xorshift: the choices depend on the seed alone.

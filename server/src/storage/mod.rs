@@ -195,8 +195,8 @@ impl Storage {
 
     /// Writes all or nothing.
     ///
-    /// A call whose outcome is unknown is tried again within the deadline: the conditions make that safe, and values that are already
-    /// there show that an earlier attempt went through.
+    /// A call whose outcome is unknown is tried again within the deadline: the conditions make that safe. Whether it was an earlier attempt
+    /// that went through, or somebody else's, only what is new can tell (see [`landed`]).
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]: nothing was written. [`StorageError::Unknown`]: it may or may not have been.
@@ -355,7 +355,14 @@ fn transaction(writes: &[Write], sealed: &[Option<Bytes>]) -> Txn {
 
 /// Whether an earlier attempt of the same transaction explains what is stored now: every value put is there and every key deleted is not.
 /// Returns the revision it was written at, 0 when only deletions could tell.
+///
+/// A new object has an id of its own, so its value is nobody else's. Two updates of one object may well write the same bytes, of which
+/// only one went through: nothing can be said of them.
 fn landed(writes: &[Write], current: &[Option<Kv>]) -> Option<i64> {
+    // The first write is the object's; the others are bound to it.
+    if writes.first().is_some_and(|w| w.expect != Expect::Absent && w.value.is_some()) {
+        return None;
+    }
     let mut revision = 0;
     for (write, kv) in writes.iter().zip(current) {
         match (&write.value, kv) {
@@ -365,4 +372,29 @@ fn landed(writes: &[Write], current: &[Option<Kv>]) -> Option<i64> {
         }
     }
     Some(revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(expect: Expect, value: Option<&'static str>) -> Write {
+        Write { key: "/registry/x".into(), expect, value: value.map(Bytes::from), lease: 0 }
+    }
+
+    fn stored(value: &'static str) -> Option<Kv> {
+        Some(Kv { key: "/registry/x".into(), value: Ok(value.into()), revision: 7 })
+    }
+
+    #[test]
+    fn only_what_is_new_shows_who_wrote_it() {
+        let new = write(Expect::Absent, Some("a"));
+        assert_eq!(landed(std::slice::from_ref(&new), &[stored("a")]), Some(7));
+        assert_eq!(landed(std::slice::from_ref(&new), &[stored("b")]), None);
+        // Somebody else may have written the very same.
+        assert_eq!(landed(&[write(Expect::Revision(3), Some("a"))], &[stored("a")]), None);
+        assert_eq!(landed(&[write(Expect::Revision(3), None)], &[None]), Some(0), "gone is gone");
+        // What a new object takes along, such as its quota, is bound to it.
+        assert_eq!(landed(&[new, write(Expect::Revision(3), Some("q"))], &[stored("a"), stored("q")]), Some(7));
+    }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::meta::{FOREGROUND, ORPHAN, now};
 use super::write::{Committed, Extra, PATIENCE, Pending, attributes, prepare};
-use super::{Current, DeleteOptions, Deleted, ListOptions, Listed, Propagation, Store, WriteOptions};
+use super::{Current, DeleteOptions, Deleted, ListOptions, Listed, Propagation, Store, WriteOptions, errors};
 use crate::api::user::User;
 use crate::registry::admit::{Admit, Operation};
 use crate::registry::{Object, Resource};
@@ -66,7 +66,7 @@ impl Store {
                 }
                 Ok(Attempt::Changed(now)) => (current, fresh) = (now, true),
                 Ok(Attempt::Again) => {}
-                Err(error) if fresh => return Err(error),
+                Err(error) if fresh || errors::outcome_unknown(&error) => return Err(error),
                 Err(error) => {
                     let now = self.read(resource, &key).await?;
                     if now.as_ref().map(|c| c.entry.revision) == Some(found.entry.revision) {

@@ -16,6 +16,11 @@ pub(super) fn storage(error: StorageError) -> ApiError {
     }
 }
 
+/// Whether an error leaves open what has become of a write.
+pub(super) fn outcome_unknown(error: &ApiError) -> bool {
+    error.code() == 504
+}
+
 pub(super) fn cache(error: CacheError) -> ApiError {
     match error {
         CacheError::Storage(error) => storage(error),

@@ -8,7 +8,7 @@ use shared::status::ApiError;
 use tokio::time::Instant;
 
 use super::write::{Committed, Extra, Learnt, PATIENCE, Pending, attributes, prepare};
-use super::{Change, Current, Decoded, Store, WriteOptions, Written, managed, meta};
+use super::{Change, Current, Decoded, Store, WriteOptions, Written, errors, managed, meta};
 use crate::registry::admit::{Admit, Operation};
 use crate::registry::{Object, Resource};
 use crate::storage::Expect;
@@ -65,7 +65,8 @@ impl Store {
                 }
                 Ok(Attempt::Changed(now)) => (current, fresh) = (now, true),
                 Ok(Attempt::Again) => {}
-                Err(error) if fresh => return Err(error),
+                // What may have been done already must not be done again.
+                Err(error) if fresh || errors::outcome_unknown(&error) => return Err(error),
                 Err(error) => {
                     let now = self.read(resource, &key).await?;
                     let revision = |c: &Option<Current>| c.as_ref().map(|c| c.entry.revision);

@@ -73,33 +73,21 @@ impl Backoff {
 
 /// Reads everything at one revision and replaces the tables' contents.
 async fn load(inner: &Inner) -> Result<i64, StorageError> {
-    let end = prefix_end(PREFIX);
-    let mut from = PREFIX.as_bytes().to_vec();
-    let mut revision = 0;
+    // A table that comes while this reads is read on its own: here it might miss what was read before.
+    let tables = inner.all_tables();
     let mut contents: HashMap<&'static str, Contents> = HashMap::new();
     let mut claims = HashMap::new();
-    loop {
-        let page = inner.storage.range(&from, &end, revision, PAGE).await?;
-        if revision == 0 {
-            revision = page.revision;
+    let revision = each_key(inner, PREFIX, |kv| {
+        if let Some(claim) = kv.key.strip_prefix(CLAIMS) {
+            claims.insert(format!("{CLAIMS}{claim}"), owner(&kv.value));
+        } else if let Some((table, tail)) = inner.find(&kv.key) {
+            sort(&table, &kv, tail, contents.entry(table.resource.prefix.as_str()).or_default());
         }
-        let Some(last) = page.kvs.last() else { break };
-        from = [last.key.as_bytes(), b"\0"].concat();
-        for kv in page.kvs {
-            if let Some(claim) = kv.key.strip_prefix(CLAIMS) {
-                claims.insert(format!("{CLAIMS}{claim}"), owner(&kv.value));
-            } else if let Some((table, tail)) = inner.find(&kv.key) {
-                let (objects, bad) = contents.entry(table.resource.prefix.as_str()).or_default();
-                sort(&table, &kv, tail, objects, bad);
-            }
-        }
-        if !page.more {
-            break;
-        }
-    }
+    })
+    .await?;
     inner.pending.lock().clear();
     *inner.claims.write() = claims;
-    for table in inner.all_tables() {
+    for table in tables {
         let (objects, bad) = contents.remove(table.resource.prefix.as_str()).unwrap_or_default();
         table.replace(objects, bad, revision);
     }
@@ -108,38 +96,41 @@ async fn load(inner: &Inner) -> Result<i64, StorageError> {
     Ok(revision)
 }
 
+/// Reads the contents of a table that is held from now on. Returns the revision they were read at.
+pub(super) async fn load_table(inner: &Inner, table: &Table) -> Result<i64, StorageError> {
+    let prefix = table.resource.prefix.as_str();
+    let mut contents = Contents::default();
+    let revision = each_key(inner, prefix, |kv| sort(table, &kv, kv.key.strip_prefix(prefix).unwrap_or_default(), &mut contents)).await?;
+    table.loaded(contents.0, contents.1, revision);
+    Ok(revision)
+}
+
 /// Objects, and keys that cannot be read.
 type Contents = (Objects, BTreeMap<Box<str>, Undecodable>);
 
-fn sort(table: &Table, kv: &Kv, tail: &str, objects: &mut Objects, bad: &mut BTreeMap<Box<str>, Undecodable>) {
+fn sort(table: &Table, kv: &Kv, tail: &str, (objects, bad): &mut Contents) {
     match parse(table, kv) {
         Ok(entry) => drop(objects.insert(tail.into(), Arc::new(entry))),
         Err(undecodable) => drop(bad.insert(tail.into(), undecodable)),
     }
 }
 
-/// Reads the contents of a table that is held from now on. Returns the revision they were read at.
-pub(super) async fn load_table(inner: &Inner, table: &Table) -> Result<i64, StorageError> {
-    let prefix = table.resource.prefix.as_str();
+/// Reads every key below a prefix, page by page and all as of one revision, which it returns.
+async fn each_key(inner: &Inner, prefix: &str, mut each: impl FnMut(Kv)) -> Result<i64, StorageError> {
     let (mut from, end) = (prefix.as_bytes().to_vec(), prefix_end(prefix));
-    let (mut objects, mut bad) = Contents::default();
     let mut revision = 0;
     loop {
         let page = inner.storage.range(&from, &end, revision, PAGE).await?;
         if revision == 0 {
             revision = page.revision;
         }
-        let Some(last) = page.kvs.last() else { break };
+        let Some(last) = page.kvs.last() else { return Ok(revision) };
         from = [last.key.as_bytes(), b"\0"].concat();
-        for kv in &page.kvs {
-            sort(table, kv, kv.key.strip_prefix(prefix).unwrap_or_default(), &mut objects, &mut bad);
-        }
+        page.kvs.into_iter().for_each(&mut each);
         if !page.more {
-            break;
+            return Ok(revision);
         }
     }
-    table.loaded(objects, bad, revision);
-    Ok(revision)
 }
 
 fn owner(value: &Opened) -> String {

@@ -4,30 +4,11 @@ use std::sync::Arc;
 
 use super::ast::{Call, Comprehension, Expr, Field, Item, Kind, Macro, Select, Struct};
 use super::lex::{Spanned, SyntaxError, Token, tokens};
+use super::types;
 use super::value::Value;
 
 /// How deep expressions may nest: evaluation recurses, and its stack is a thread's.
 const DEPTH: usize = 100;
-
-const RESERVED: &[&str] = &[
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 struct Parser {
     tokens: Vec<Spanned>,
@@ -268,7 +249,7 @@ impl Parser {
             Token::Mark(".") | Token::Ident(_) => {
                 let rooted = self.take(".");
                 let Token::Ident(name) = self.peek().clone() else { return Err(self.unexpected("IDENTIFIER")) };
-                if !rooted && RESERVED.contains(&name.as_ref()) {
+                if !rooted && types::is_reserved(name.as_ref()) {
                     return Err((at, format!("reserved identifier: {name}")));
                 }
                 self.advance();

@@ -200,12 +200,11 @@ fn occurs(number: u32, of: &Type) -> bool {
     }
 }
 
-/// CEL's reserved words, which are escaped where they are field names (`k8s.io/apiserver/pkg/cel/escaping.go`).
+/// Words that are literals or operators.
+const LITERALS: &[&str] = &["true", "false", "null", "in"];
+
+/// Words that CEL keeps for later (`cel-go/parser`).
 const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
     "as",
     "break",
     "const",
@@ -225,9 +224,19 @@ const RESERVED: &[&str] = &[
     "while",
 ];
 
+/// Whether nothing may be called so.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+/// Whether a field of this name is escaped (`k8s.io/apiserver/pkg/cel/escaping.go`).
+fn is_escaped(name: &str) -> bool {
+    LITERALS.contains(&name) || is_reserved(name)
+}
+
 /// A property's name as expressions write it: `my-name` is `my__dash__name`, `in` is `__in__`.
 pub fn escape(name: &str) -> String {
-    if RESERVED.contains(&name) {
+    if is_escaped(name) {
         return format!("__{name}__");
     }
     if !name.contains(['.', '-', '/']) && !name.contains("__") {
@@ -239,7 +248,7 @@ pub fn escape(name: &str) -> String {
 /// The property that an escaped name stands for.
 pub fn unescape(name: &str) -> String {
     if let Some(word) = name.strip_prefix("__").and_then(|n| n.strip_suffix("__"))
-        && RESERVED.contains(&word)
+        && is_escaped(word)
     {
         return word.to_owned();
     }

@@ -25,7 +25,7 @@ use super::reviews::VIRTUAL;
 use super::views::VIEWS;
 use super::{Response, discovery, respond};
 use crate::registry::apiextensions::Definition;
-use crate::registry::{RESOURCES, SchemaOf, Subresource};
+use crate::registry::{RESOURCES, Resource, SchemaOf, Subresource};
 
 /// What ObjectMeta says of its name, as tables describe the column.
 pub const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
@@ -185,7 +185,7 @@ fn build(generation: u64, before: Option<&Documents>) -> Result<Documents, ApiEr
 }
 
 fn kinds() -> Vec<Kind> {
-    let stored = RESOURCES.iter().filter_map(|r| r.schema.map(|schema| (r, schema))).map(|(r, schema)| Kind {
+    let row = |r: &'static Resource, schema: Source| Kind {
         group: r.group,
         version: r.version,
         kind: r.kind,
@@ -193,18 +193,10 @@ fn kinds() -> Vec<Kind> {
         namespaced: r.namespaced,
         verbs: r.verbs,
         subresources: r.subresources,
-        schema: Source::Type(schema),
-    });
-    let custom = RESOURCES.custom().into_iter().filter_map(|r| r.custom.as_ref().map(|slot| (r, slot.current()))).map(|(r, definition)| Kind {
-        group: r.group,
-        version: r.version,
-        kind: r.kind,
-        plural: r.plural,
-        namespaced: r.namespaced,
-        verbs: r.verbs,
-        subresources: r.subresources,
-        schema: Source::Definition(definition),
-    });
+        schema,
+    };
+    let stored = RESOURCES.iter().filter_map(|r| Some(row(r, Source::Type(r.schema?))));
+    let custom = RESOURCES.custom().into_iter().filter_map(|r| Some(row(r, Source::Definition(r.custom.as_ref()?.current()))));
     let virtuals = VIRTUAL.iter().map(|v| Kind {
         group: v.group,
         version: v.version,

@@ -1,7 +1,9 @@
 //! The main job: an app of two tiers comes up, is read, scaled, upgraded and rolled back.
 
+use std::time::Duration;
+
 use tests::machine::ADDRESS;
-use tests::{Cluster, eventually, source};
+use tests::{Cluster, eventually, eventually_within, source};
 
 use crate::Shared;
 
@@ -11,6 +13,7 @@ pub const TESTS: &[Shared] = &[
     ("app::pods_reach_every_phase", pods_reach_every_phase),
     ("app::probes_decide_about_readiness_and_restarts", probes_decide_about_readiness_and_restarts),
     ("app::top_shows_what_nodes_and_pods_use", top_shows_what_nodes_and_pods_use),
+    ("app::an_autoscaler_follows_the_load", an_autoscaler_follows_the_load),
 ];
 
 fn the_guest_book_runs_scales_and_upgrades(c: &Cluster) {
@@ -187,4 +190,26 @@ fn top_shows_what_nodes_and_pods_use(c: &Cluster) {
     let memory = raw["items"][0]["containers"][0]["usage"]["memory"].as_str().and_then(|m| m.strip_suffix("Ki")?.parse::<u64>().ok());
     assert!(memory.is_some_and(|kib| kib > 0), "{raw}");
     c.kubectl(&format!("get pods.metrics.k8s.io -n {n} --no-headers")).contains("web-");
+}
+
+fn an_autoscaler_follows_the_load(c: &Cluster) {
+    let n = c.namespace("autoscaled");
+    let busy = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: busy, namespace: SPACE}\nspec:\n  selector: {matchLabels: {app: busy}}\n  template:\n    metadata: {labels: {app: busy}}\n    spec:\n      terminationGracePeriodSeconds: 0\n      containers:\n      - {name: a, image: 'nginx:live', command: [sh, -c, 'while :; do :; done'], resources: {requests: {cpu: 10m}, limits: {cpu: 50m}}}\n";
+    c.create(&busy.replace("SPACE", n)).ok();
+    c.kctl(&format!("-n {n} autoscale deployment busy --cpu=50% --min=1 --max=3")).ok();
+    eventually_within(Duration::from_secs(150), "as many pods as there may be", || {
+        let hpa = c.kubectl(&format!("-n {n} get hpa busy -o yaml"));
+        if c.path(&format!("-n {n} deployment busy"), "{.spec.replicas}") == "3" { Ok(()) } else { Err(hpa.to_string()) }
+    });
+    eventually("the autoscaler says why", || {
+        let events = c.path(
+            &format!("-n {n} events --field-selector involvedObject.kind=HorizontalPodAutoscaler,reason=SuccessfulRescale"),
+            "{.items[*].message}",
+        );
+        if events.contains("cpu resource utilization (percentage of request) above target") { Ok(()) } else { Err(events) }
+    });
+    for output in c.both(&format!("-n {n} get hpa busy --no-headers")) {
+        output.contains("%/50%");
+    }
+    c.kctl(&format!("-n {n} delete deployment busy")).ok();
 }

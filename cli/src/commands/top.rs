@@ -147,6 +147,24 @@ async fn items(ctx: &Ctx, kind: &Kind, namespace: Option<&str>, name: Option<&st
     })
 }
 
+/// Pods that nobody has measured: new ones will be, old ones should have been.
+const NEW: i64 = 120;
+
+/// Whether there are pods of which nothing is known, which is an error.
+async fn unmeasured(ctx: &Ctx, namespace: Option<&str>, parameters: &[(&str, String)]) -> Result<()> {
+    let pods = items(ctx, &Kind::built_in("", "v1", "Pod", "pods", true), namespace, None, parameters).await?;
+    let now = jiff::Timestamp::now().as_second();
+    for pod in &pods {
+        let created: Option<jiff::Timestamp> = pod["metadata"]["creationTimestamp"].as_str().and_then(|t| t.parse().ok());
+        let age = created.map_or(0, |t| now - t.as_second());
+        if age > NEW {
+            let (namespace, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
+            bail!("Metrics not available for pod {namespace}/{name}, age: {}", shared::age::human_duration(age));
+        }
+    }
+    if pods.is_empty() { Ok(()) } else { bail!("metrics not available yet") }
+}
+
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -201,6 +219,7 @@ impl PodArgs {
         parameters.extend(self.field_selector.iter().map(|s| ("fieldSelector", s.clone())));
         let mut found = items(ctx, &metrics("pods", true), namespace.as_deref(), self.name.as_deref(), &parameters).await?;
         if found.is_empty() {
+            unmeasured(ctx, namespace.as_deref(), &parameters).await?;
             match &namespace {
                 Some(namespace) => eprintln!("No resources found in {namespace} namespace."),
                 None => eprintln!("No resources found"),

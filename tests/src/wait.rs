@@ -8,6 +8,21 @@ pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> 
     eventually_within(Duration::from_secs(60), what, attempt)
 }
 
+/// [`eventually`] for what is awaited.
+pub async fn eventually_async<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(last) if Instant::now() > deadline => panic!("{what}: not within a minute; at last: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
 /// Tries until `attempt` gives `Ok`, for at most `limit`; then fails with the last `Err`.
 #[track_caller]
 pub fn eventually_within<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {

@@ -14,6 +14,7 @@ use anyhow::Result;
 use parking_lot::Mutex;
 use serde_json::json;
 use tests::client::{Connection, Target};
+use tests::wait::eventually_async;
 use tests::{Cluster, Start, eventually_within};
 
 use crate::Own;
@@ -98,14 +99,7 @@ impl Client {
     async fn open(&mut self, method: &str, path: &str, body: &serde_json::Value) -> Result<http::Response<hyper::body::Incoming>> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => match self.target.connect().await {
-                Ok(connection) => self.connection.insert(connection),
-                Err(error) => {
-                    // Nobody listens while the server is down; asking without a pause would keep it from coming up.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    return Err(error);
-                }
-            },
+            None => self.connection.insert(eventually_async("the server listens again", || self.target.connect()).await),
         };
         let body = if body.is_null() { bytes::Bytes::new() } else { body.to_string().into() };
         let response = connection.send(method, path, body).await;

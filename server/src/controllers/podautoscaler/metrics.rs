@@ -9,11 +9,13 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use serde_json::Value;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::ApiResource;
+use kube::{Api, Client};
 use shared::quantity::{Format, Quantity};
 use shared::selector::Selector;
 
+use super::super::error;
 use super::replicas::{Proposal, Resource, Target, Use, propose};
 use crate::informers::Informer;
 
@@ -86,21 +88,25 @@ fn status(name: &str, container: Option<&str>, proposal: &Proposal) -> MetricSta
 
 /// What each pod uses of a resource, in milli-units.
 async fn used(client: &Client, namespace: &str, selector: &str, name: &str, container: Option<&str>) -> Result<BTreeMap<String, Use>, String> {
-    let unreachable = |e: String| format!("unable to fetch metrics from resource metrics API: {e}");
-    let query: String = form(selector);
-    let uri = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={query}");
-    let request = http::Request::get(uri).body(Vec::new()).map_err(|e| unreachable(e.to_string()))?;
-    let list: Value = client.request(request).await.map_err(|e| unreachable(crate::controllers::error::message(&e)))?;
-    let items = list["items"].as_array().cloned().unwrap_or_default();
+    let kind = ApiResource {
+        group: "metrics.k8s.io".into(),
+        version: "v1beta1".into(),
+        api_version: "metrics.k8s.io/v1beta1".into(),
+        kind: "PodMetrics".into(),
+        plural: "pods".into(),
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    let items = api.list(&ListParams::default().labels(selector)).await;
+    let items = items.map_err(|e| format!("unable to fetch metrics from resource metrics API: {}", error::message(&e)))?.items;
     if items.is_empty() {
         return Err("no metrics returned from resource metrics API".into());
     }
     let mut all = BTreeMap::new();
     for item in &items {
-        let Some(pod) = item["metadata"]["name"].as_str() else { continue };
+        let Some(pod) = item.metadata.name.as_deref() else { continue };
         let mut amount = 0;
         let mut found = false;
-        for part in item["containers"].as_array().into_iter().flatten().filter(|c| container.is_none_or(|wanted| c["name"] == wanted)) {
+        for part in item.data["containers"].as_array().into_iter().flatten().filter(|c| container.is_none_or(|wanted| c["name"] == wanted)) {
             let text = part["usage"][name].as_str().ok_or_else(|| format!("missing resource metric {name} for {namespace}/{pod}"))?;
             // Nanocores are finer than a milli-unit; what is left is noise.
             amount += match text.strip_suffix('n').and_then(|n| n.parse::<i64>().ok()) {
@@ -109,18 +115,13 @@ async fn used(client: &Client, namespace: &str, selector: &str, name: &str, cont
             };
             found = true;
         }
-        let at = item["timestamp"].as_str().and_then(|t| t.parse().ok()).unwrap_or_else(Timestamp::now);
-        let window = item["window"].as_str().and_then(|w| w.strip_suffix('s')?.parse::<f64>().ok()).map_or(0, |w| w as i64);
+        let at = item.data["timestamp"].as_str().and_then(|t| t.parse().ok()).unwrap_or_else(Timestamp::now);
+        let window = item.data["window"].as_str().and_then(|w| w.strip_suffix('s')?.parse::<f64>().ok()).map_or(0, |w| w as i64);
         if found {
             all.insert(pod.to_owned(), Use { amount, at, window });
         }
     }
     Ok(all)
-}
-
-/// A selector as a query's value.
-fn form(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// Reason and text of a metric that needs an adapter.

@@ -72,6 +72,11 @@ impl Store {
             Some(object) => Some(Arc::new(prepare_stored(resource, object).await?)),
             None => None,
         };
+        // The answer is in the version that was written, made before anything is: nothing may fail once it is stored.
+        let answer = match (new, &resource.custom) {
+            (Some(object), Some(_)) => Some(Arc::new(prepare(resource, object)?)),
+            _ => None,
+        };
         let lease = match (new, ttl(self, resource)) {
             (Some(_), Some(ttl)) => self.inner.storage.lease(ttl).await.map_err(errors::storage)?,
             _ => 0,
@@ -87,11 +92,7 @@ impl Store {
                     announced.written(revision);
                 }
                 extra.held.into_iter().for_each(|held| held.committed(revision));
-                let entry = match prepared {
-                    Some(prepared) => Some(self.shown(resource, prepared.at(revision)).await?),
-                    None => None,
-                };
-                Ok(Committed::Done(revision, entry))
+                Ok(Committed::Done(revision, answer.or(prepared).map(|p| p.at(revision))))
             }
             Ok(Outcome::Conflict { current, .. }) => Ok(claims.explain(&writes, current)),
             Err(StorageError::LeaseGone) => {

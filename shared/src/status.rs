@@ -8,7 +8,13 @@ use crate::field;
 /// An API call's failure: what the client receives as its `Status` body.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", .0.message.as_deref().unwrap_or_default())]
-pub struct ApiError(pub Box<Status>);
+pub struct ApiError(pub Box<Status>, Vec<String>);
+
+impl From<Box<Status>> for ApiError {
+    fn from(status: Box<Status>) -> Self {
+        ApiError(status, Vec::new())
+    }
+}
 
 /// A group and resource (or kind), printed `resource.group`, as errors name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +34,15 @@ impl std::fmt::Display for GroupResource<'_> {
 impl ApiError {
     /// A failure with any code and reason.
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        ApiError(Box::new(Status {
+        Box::new(Status {
             metadata: ListMeta::default(),
             status: Some("Failure".into()),
             message: Some(message.into()),
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
             code: Some(i32::from(code)),
             details: None,
-        }))
+        })
+        .into()
     }
     fn about(mut self, gr: GroupResource<'_>, name: &str) -> Self {
         self.details_mut(|d| {
@@ -60,6 +67,16 @@ impl ApiError {
         let cause = StatusCause { reason: Some(reason.into()), message: Some(message.into()), field: (!field.is_empty()).then(|| field.to_owned()) };
         self.details_mut(|d| d.causes.get_or_insert_with(Vec::new).push(cause));
         self
+    }
+    /// Adds texts for `Warning:` headers: what is found before a request is refused is told as well.
+    #[must_use]
+    pub fn warned(mut self, warnings: Vec<String>) -> Self {
+        self.1.extend(warnings);
+        self
+    }
+    /// What [`Self::warned`] has added.
+    pub fn warnings(&self) -> &[String] {
+        &self.1
     }
     /// HTTP status code.
     pub fn code(&self) -> u16 {

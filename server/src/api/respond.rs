@@ -133,6 +133,7 @@ pub fn error(error: &ApiError) -> Response {
     if code == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubernetes-master\""));
     }
+    add_warnings(response.headers_mut(), error.warnings());
     response
 }
 

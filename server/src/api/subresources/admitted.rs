@@ -44,10 +44,15 @@ pub(super) async fn admitted(call: &Call<'_>, row: &'static Resource, part: Part
         warnings: &mut warnings,
         reinvocation: Reinvocation::default(),
     };
-    call.server.admit.mutate(&mut attributes).await?;
-    call.server.admit.validate(&mut attributes).await?;
+    let asked = match call.server.admit.mutate(&mut attributes).await {
+        Ok(()) => call.server.admit.validate(&mut attributes).await,
+        refused => refused,
+    };
     drop(attributes);
-    Ok(warnings)
+    match asked {
+        Ok(()) => Ok(warnings),
+        Err(error) => Err(error.warned(warnings)),
+    }
 }
 
 /// Asks admission whether a connection may be opened.

@@ -38,11 +38,15 @@ impl Store {
         loop {
             let mut candidate = object.clone();
             let mut written_warnings = warnings.clone();
-            let extra = self.ready_for_create(resource, namespace, &mut candidate, options, admit, &learnt, &mut written_warnings).await?;
+            let ready = self.ready_for_create(resource, namespace, &mut candidate, options, admit, &learnt, &mut written_warnings).await;
+            let extra = match ready {
+                Ok(extra) => extra,
+                Err(error) => return Err(error.warned(written_warnings)),
+            };
             let key = resource.key(candidate.namespace(), candidate.name());
             if options.dry_run {
                 if self.inner.cache.get(resource, candidate.namespace(), candidate.name()).map_err(errors::undecodable)?.is_some() {
-                    return Err(ApiError::already_exists(resource.group_resource(), candidate.name()));
+                    return Err(ApiError::already_exists(resource.group_resource(), candidate.name()).warned(written_warnings));
                 }
                 return Ok(Written { entry: prepare(resource, &candidate)?.unsaved(), warnings: written_warnings, created: true });
             }
@@ -50,7 +54,9 @@ impl Store {
             match self.commit(pending).await? {
                 Committed::Done(_, Some(entry)) => return Ok(Written { entry, warnings: written_warnings, created: true }),
                 Committed::Changed(_) if generated && names < NAMES => names += 1,
-                Committed::Changed(existing) => return Err(exists(resource, candidate.name(), existing.as_ref(), generated)),
+                Committed::Changed(existing) => {
+                    return Err(exists(resource, candidate.name(), existing.as_ref(), generated).warned(written_warnings));
+                }
                 Committed::Taken(claim) => drop(learnt.taken.insert(claim)),
                 Committed::Done(_, None) | Committed::Again => {}
             }

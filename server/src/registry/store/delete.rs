@@ -96,7 +96,10 @@ impl Store {
         for validate in [false, true] {
             let target = (None, Some(&current.object));
             let mut attempt = attributes(Operation::Delete, resource, (namespace, name), &write, target, (&mut extra, &mut warnings));
-            if validate { admit.validate(&mut attempt).await? } else { admit.mutate(&mut attempt).await? }
+            let asked = if validate { admit.validate(&mut attempt).await } else { admit.mutate(&mut attempt).await };
+            if let Err(error) = asked {
+                return Err(error.warned(warnings));
+            }
         }
         let mut object = current.object.clone();
         object.meta_mut().resource_version = None;

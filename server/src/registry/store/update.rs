@@ -101,7 +101,11 @@ impl Store {
             return self.create_on_update(resource, namespace, new, warnings, options, admit, learnt).await;
         };
         check_version(resource, name, &mut new, current)?;
-        let plan = self.ready_for_update(resource, (namespace, name), options, new, current, admit, learnt, &mut warnings).await?;
+        let ready = self.ready_for_update(resource, (namespace, name), options, new, current, admit, learnt, &mut warnings).await;
+        let plan = match ready {
+            Ok(plan) => plan,
+            Err(error) => return Err(error.warned(warnings)),
+        };
         let key = resource.key(namespace, name);
         let expect = Expect::Revision(current.entry.revision);
         let old = Some(&current.object);
@@ -140,7 +144,11 @@ impl Store {
         learnt: &mut Learnt,
     ) -> Result<Attempt, ApiError> {
         new.meta_mut().resource_version = None;
-        let extra = self.ready_for_create(resource, namespace, &mut new, options, admit, learnt, &mut warnings).await?;
+        let ready = self.ready_for_create(resource, namespace, &mut new, options, admit, learnt, &mut warnings).await;
+        let extra = match ready {
+            Ok(extra) => extra,
+            Err(error) => return Err(error.warned(warnings)),
+        };
         if options.dry_run {
             return Ok(Attempt::Done(Written { entry: prepare(resource, &new)?.unsaved(), warnings, created: true }));
         }

@@ -181,7 +181,7 @@ fn denied(name: &str, status: Option<Status>) -> ApiError {
         Some(why) => format!("{by}: {why}"),
         None => format!("{by} without explanation"),
     });
-    ApiError(Box::new(status))
+    Box::new(status).into()
 }
 
 #[cfg(test)]

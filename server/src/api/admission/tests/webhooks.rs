@@ -59,6 +59,7 @@ async fn a_denial_carries_the_webhooks_words_code_and_reason() {
     let error = world.create::<ConfigMap>("team", config_map("x")).await.unwrap_err();
     assert_eq!(error.to_string(), "admission webhook \"deny.example.com\" denied the request: not here");
     assert_eq!((error.code(), error.reason()), (403, "Forbidden"));
+    assert_eq!(error.warnings(), ["careful"], "a refusal says what was found before it");
 }
 
 #[tokio::test]

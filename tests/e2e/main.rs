@@ -10,6 +10,7 @@ mod crash;
 mod deck;
 mod differential;
 mod extensions;
+mod kinds;
 mod lifecycle;
 mod network;
 mod policy;
@@ -39,7 +40,7 @@ fn main() {
     let on_shared =
         [admission::TESTS, api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS, shells::TESTS]
             .concat();
-    let on_own = [crash::TESTS, lifecycle::TESTS, promises::TESTS].concat();
+    let on_own = [crash::TESTS, kinds::TESTS, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()
         .map(|(name, story): Shared| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -21,7 +22,11 @@ pub struct Target {
 
 /// One connection; clones share it.
 #[derive(Clone)]
-pub struct Connection(SendRequest<Full<Bytes>>);
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    accept: HeaderValue,
+    content: HeaderValue,
+}
 
 fn pem(user: &serde_yaml::Value, field: &str) -> Result<Vec<u8>> {
     let text = user[field].as_str().with_context(|| format!("admin.kubeconfig has no {field}"))?;
@@ -49,6 +54,11 @@ impl Target {
         Ok(Target { address, tls: tokio_rustls::TlsConnector::from(Arc::new(tls)) })
     }
 
+    /// The same user at another server whose certificate the cluster's CA has signed.
+    pub fn at(&self, address: &str) -> Self {
+        Target { address: address.to_owned(), tls: self.tls.clone() }
+    }
+
     /// Opens a connection.
     ///
     /// # Errors
@@ -64,11 +74,22 @@ impl Target {
             .handshake(TokioIo::new(tls))
             .await?;
         tokio::spawn(connection);
-        Ok(Connection(send))
+        let json = HeaderValue::from_static("application/json");
+        Ok(Connection { sender: send, accept: json.clone(), content: json })
     }
 }
 
 impl Connection {
+    /// The same connection, for answers of another media type.
+    pub fn accept(&self, media: &'static str) -> Self {
+        Connection { accept: HeaderValue::from_static(media), ..self.clone() }
+    }
+
+    /// The same connection, for bodies of another media type.
+    pub fn content(&self, media: &'static str) -> Self {
+        Connection { content: HeaderValue::from_static(media), ..self.clone() }
+    }
+
     /// Sends a request and returns the response, whatever its status, with its body unread.
     ///
     /// # Errors
@@ -77,11 +98,11 @@ impl Connection {
         let request = http::Request::builder()
             .method(method)
             .uri(format!("https://127.0.0.1{path}"))
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
+            .header("content-type", &self.content)
+            .header("accept", &self.accept)
             .body(Full::new(body))?;
-        self.0.ready().await?;
-        Ok(self.0.send_request(request).await?)
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
     }
 
     /// Sends a request and returns the response with its body unread.

@@ -1,7 +1,7 @@
 //! `make bench`: kserver's pace as ratios to what lies beneath or beside it, all measured in one run on one machine.
 //!
 //! Owns two clusters on a machine of its own (a network namespace): one with simulated nodes for the API's figures, one with a
-//! real node for pods. Prints one Markdown table.
+//! real node for pods. Prints one Markdown table. `bench SECTION…` measures some of it.
 
 mod api;
 mod pods;
@@ -39,12 +39,13 @@ pub fn median(mut samples: Vec<Duration>) -> Duration {
 
 fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    if let Some(inner) = std::env::args().nth(1) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [inner @ ("api" | "floor" | "pods"), data, sections @ ..] = &*arguments.iter().map(String::as_str).collect::<Vec<_>>() {
         // Inside the machine: the part that talks to the cluster itself.
         let rows = tokio::runtime::Runtime::new()?.block_on(async {
-            let data = std::env::args().nth(2).unwrap_or_default();
-            match inner.as_str() {
-                "api" => api::run(data.as_ref()).await,
+            match *inner {
+                "api" => api::run(data.as_ref(), sections).await,
+                "floor" => api::serve_floor(data.as_ref()).await.map(|()| Vec::new()),
                 _ => pods::run(data.as_ref()).await,
             }
         })?;
@@ -53,25 +54,37 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
+    let known = || api::SECTIONS.into_iter().chain(["clients", "pods"]);
+    if let Some(unknown) = arguments.iter().find(|a| known().all(|k| k != a.as_str())) {
+        anyhow::bail!("there is no section {unknown:?}; there are: {}", known().collect::<Vec<_>>().join(", "));
+    }
+    let wanted = |section: &str| arguments.is_empty() || arguments.iter().any(|a| a == section);
     ensure!(rustix::process::geteuid().is_root(), "run it as root: it starts containers");
     Cluster::remove_stale();
     let mut rows = Vec::new();
-    eprintln!("bench: the API, on a cluster with a simulated node");
-    let cluster = Cluster::prepare(Start { simulated_nodes: Some(1), ..Start::default() });
-    let begun = Instant::now();
-    cluster.up().ok();
-    rows.push(Row::alone("first start, from exec to ready (new etcd, new keys)", format!("{:.2} s", begun.elapsed().as_secs_f64())));
-    rows.extend(inner(&cluster, "api")?);
-    rows.push(clients(&cluster));
-    drop(cluster);
-    eprintln!("bench: pods, on a cluster with a real node");
-    let cluster = Cluster::with_containers();
-    cluster.kserver(&["down"]).ok();
-    let begun = Instant::now();
-    cluster.up().ok();
-    rows.push(Row::alone("later start, from exec to node Ready (containers too)", format!("{:.2} s", begun.elapsed().as_secs_f64())));
-    rows.extend(inner(&cluster, "pods")?);
-    drop(cluster);
+    let sections: Vec<&str> = api::SECTIONS.into_iter().filter(|s| wanted(s)).collect();
+    if !sections.is_empty() || wanted("clients") {
+        eprintln!("bench: the API, on a cluster with a simulated node");
+        let cluster = Cluster::prepare(Start { simulated_nodes: Some(1), ..Start::default() });
+        let begun = Instant::now();
+        cluster.up().ok();
+        rows.push(Row::alone("first start, from exec to ready (new etcd, new keys)", format!("{:.2} s", begun.elapsed().as_secs_f64())));
+        if wanted("clients") {
+            rows.push(clients(&cluster));
+        }
+        if !sections.is_empty() {
+            rows.extend(inner(&cluster, "api", &sections)?);
+        }
+    }
+    if wanted("pods") {
+        eprintln!("bench: pods, on a cluster with a real node");
+        let cluster = Cluster::with_containers();
+        cluster.kserver(&["down"]).ok();
+        let begun = Instant::now();
+        cluster.up().ok();
+        rows.push(Row::alone("later start, from exec to node Ready (containers too)", format!("{:.2} s", begun.elapsed().as_secs_f64())));
+        rows.extend(inner(&cluster, "pods", &[])?);
+    }
     println!("| | kserver | beside it | ratio |\n|---|---|---|---|");
     for row in rows {
         println!("| {} | {} | {} | {} |", row.what, row.ours, row.theirs, row.ratio);
@@ -80,9 +93,9 @@ fn main() -> Result<()> {
 }
 
 /// Runs this program on the cluster's machine and reads its rows.
-fn inner(cluster: &Cluster, part: &str) -> Result<Vec<Row>> {
+fn inner(cluster: &Cluster, part: &str, sections: &[&str]) -> Result<Vec<Row>> {
     let mut command: Command = cluster.machine.command(std::env::current_exe()?);
-    command.arg(part).arg(cluster.data_dir());
+    command.arg(part).arg(cluster.data_dir()).args(sections);
     let output = tests::machine::run(command);
     eprint!("{}", output.stderr);
     let text = output.ok();

@@ -10,11 +10,15 @@ mod crash;
 mod deck;
 mod differential;
 mod extensions;
+mod helm;
 mod kinds;
+mod kube_rs;
+mod kubectl;
 mod lifecycle;
 mod network;
 mod policy;
 mod promises;
+mod python;
 mod shells;
 
 use std::sync::{Arc, LazyLock, Mutex};
@@ -37,10 +41,23 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared =
-        [admission::TESTS, api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS, shells::TESTS]
-            .concat();
-    let on_own = [crash::TESTS, kinds::TESTS, lifecycle::TESTS, promises::TESTS].concat();
+    let on_shared = [
+        admission::TESTS,
+        api::TESTS,
+        app::TESTS,
+        clients::TESTS,
+        deck::TESTS,
+        extensions::TESTS,
+        helm::TESTS,
+        &kube_rs::shared(),
+        &kubectl::shared(),
+        network::TESTS,
+        policy::TESTS,
+        python::TESTS,
+        shells::TESTS,
+    ]
+    .concat();
+    let on_own = [crash::TESTS, kinds::TESTS, kubectl::OWN, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()
         .map(|(name, story): Shared| {

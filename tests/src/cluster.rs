@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::machine::run;
-use crate::{Machine, Output, bin_dir, source, stock};
+use crate::{Machine, Output, Running, bin_dir, source, stock};
 
 /// How a cluster is started.
 #[derive(Clone, Debug, Default)]
@@ -152,6 +152,16 @@ impl Cluster {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             code: output.status.code().unwrap_or(-1),
         }
+    }
+
+    /// Starts a client that goes on by itself.
+    pub fn start(&self, program: PathBuf, line: &str) -> Running {
+        Running::start(self.client(program, &words(line).iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    /// Starts a client on a terminal, which `script` gives it. The line is read by a shell.
+    pub fn start_on_terminal(&self, program: &Path, line: &str) -> Running {
+        Running::start(self.client("script".into(), &["-qefc", &format!("{} {line}", program.display()), "/dev/null"]))
     }
 
     /// Creates a namespace for a test and returns its name.

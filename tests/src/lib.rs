@@ -7,12 +7,14 @@ pub mod cluster;
 pub mod hook;
 pub mod machine;
 pub mod output;
+pub mod running;
 pub mod wait;
 
 pub use cluster::{Cluster, Start};
 pub use hook::Hook;
 pub use machine::Machine;
 pub use output::Output;
+pub use running::Running;
 pub use wait::{eventually, eventually_within};
 
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ pub fn source(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A stock client (`kubectl`, `helm`) that `tests/deps --with-stock-clients` unpacked.
+/// A client of others (`kubectl`, `helm`, a `python` with its `kubernetes`) that `tests/deps --with-stock-clients` unpacked.
 pub fn stock(name: &str) -> PathBuf {
     let cache =
         std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"), PathBuf::from);

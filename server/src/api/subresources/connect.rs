@@ -8,6 +8,7 @@ mod log_socket;
 use std::sync::Arc;
 
 use http::header;
+use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rand::seq::IndexedRandom;
@@ -22,6 +23,8 @@ use crate::api::{Body, Response, respond};
 /// What a node is reached by, in the order of preference (`--kubelet-preferred-address-types`).
 const ADDRESS_TYPES: [&str; 5] = ["InternalIP", "Hostname", "InternalDNS", "ExternalDNS", "ExternalIP"];
 const KUBELET_PORT: u16 = 10250;
+/// So much of a kubelet's refusal is passed on, in bytes.
+const LONGEST_REFUSAL: usize = 50_000;
 
 /// Parameters of a log request that kubelets know.
 const LOG_PARAMETERS: [&str; 9] = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream", "pretty"];
@@ -49,13 +52,34 @@ pub async fn log(call: &Call<'_>) -> Result<Response, ApiError> {
         let mut parts = call.parts.clone();
         parts.headers = log_socket::without_handshake(&parts.headers);
         let plain = Call { server: call.server, info: call.info, user: call.user, parts: &parts };
-        let log = forward(&plain, &target, &path, Body::empty()).await?;
-        // An error is told as one, not as a log.
-        return if log.status() == http::StatusCode::OK { log_socket::answer(call, log) } else { Ok(log) };
+        let log = accepted(call, forward(&plain, &target, &path, Body::empty()).await?).await?;
+        return log_socket::answer(call, log);
     }
-    let mut response = forward(call, &target, &path, Body::empty()).await?;
+    let mut response = accepted(call, forward(call, &target, &path, Body::empty()).await?).await?;
     response.headers_mut().entry(header::CONTENT_TYPE).or_insert(header::HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+/// The kubelet's answer; one that is a refusal becomes an error.
+async fn accepted(call: &Call<'_>, response: Response) -> Result<Response, ApiError> {
+    let code = response.status();
+    if code.is_success() {
+        return Ok(response);
+    }
+    let text = Limited::new(response.into_body(), LONGEST_REFUSAL).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Err(refusal(&call.info.name, code.as_u16(), &String::from_utf8_lossy(&text)))
+}
+
+/// What a kubelet refuses is told as a Status (`pkg/registry/generic/rest/response_checker.go` in `k8s.io/apiserver`).
+fn refusal(pod: &str, code: u16, text: &str) -> ApiError {
+    match code {
+        400 => ApiError::bad_request(text),
+        500 => ApiError::internal(text),
+        404 => ApiError::new(404, "NotFound", format!("the server could not find the requested resource ( pods/log {pod})")),
+        _ => {
+            ApiError::new(code, "", format!("the server responded with the status code {code} but did not return more information ( pods/log {pod})"))
+        }
+    }
 }
 
 /// `pods/exec` and `pods/attach`
@@ -267,6 +291,18 @@ mod tests {
         let both = "a container name must be specified for pod x, choose one of: [a b] or one of the init containers: [i]";
         assert_eq!(choose(&spec(&["a", "b"], &["i"]), ""), Err(both.into()));
         assert_eq!(choose(&spec(&["a"], &[]), "z"), Err("container z is not valid for pod x".into()));
+    }
+
+    #[test]
+    fn what_a_kubelet_refuses_is_told_in_its_own_words_where_upstream_does_so() {
+        let told = |code| {
+            let error = refusal("x", code, "why");
+            (error.code(), error.reason().to_owned(), error.to_string())
+        };
+        assert_eq!(told(400), (400, "BadRequest".into(), "why".into()));
+        assert_eq!(told(500), (500, "InternalError".into(), "Internal error occurred: why".into()));
+        assert_eq!(told(404), (404, "NotFound".into(), "the server could not find the requested resource ( pods/log x)".into()));
+        assert_eq!(told(502).0, 502);
     }
 
     #[test]

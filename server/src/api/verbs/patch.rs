@@ -98,7 +98,7 @@ impl Patch {
         };
         patched.map_err(|error| match error {
             PatchError::Malformed(text) => malformed(&text),
-            PatchError::Rejected(text) => rejected(&text),
+            PatchError::Rejected(_) => rejected(),
         })
     }
 }
@@ -107,9 +107,9 @@ fn malformed(error: &dyn std::fmt::Display) -> ApiError {
     ApiError::bad_request(error.to_string())
 }
 
-/// What upstream's generic response says of a patch that does not fit.
-fn rejected(text: &str) -> ApiError {
-    ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request").cause("UnexpectedServerResponse", "", text)
+/// What upstream's generic response says of a patch that does not fit: not why.
+fn rejected() -> ApiError {
+    ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
 }
 
 pub(super) async fn handle(call: &Call<'_>, row: &'static Resource, body: Body) -> Result<Response, ApiError> {

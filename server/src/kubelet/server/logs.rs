@@ -19,11 +19,12 @@ use crate::kubelet::runtime::observe::{Container, Observed, State};
 pub async fn serve(kubelet: &Arc<Kubelet>, namespace: &str, pod: &str, container: &str, query: &str) -> Result<Response<Body>, Refusal> {
     let options = Options::parse(query, Timestamp::now()).map_err(Refusal::bad_request)?;
     let (found, mailbox) = find(kubelet, namespace, pod)?;
-    if spec::container(&found, container).is_none() {
+    let Some((kind, declared)) = spec::container(&found, container) else {
         return Err(Refusal::not_found(format!("container \"{container}\" not found in pod \"{pod}\"")));
-    }
+    };
     let observed = mailbox.observed().borrow().clone();
-    let chosen = choose(&observed, pod, container, options.previous)?;
+    let restarts = |ended: &Container| spec::should_restart(&found, kind, &declared, ended.exit_code);
+    let chosen = choose(&observed, pod, container, options.previous, restarts)?;
     let dir = sandbox::log_directory(&kubelet.logs_dir(), &found);
     let file = format!("{container}/{}.log", chosen.restart_count);
     // Says now, not in the middle of the answer, that there is no file.
@@ -59,7 +60,13 @@ async fn follow_end(mailbox: &Mailbox, id: &str, over: watch::Sender<bool>) {
 }
 
 /// The container whose log is wanted.
-fn choose<'a>(observed: &'a Observed, pod: &str, name: &str, previous: bool) -> Result<&'a Container, Refusal> {
+fn choose<'a>(
+    observed: &'a Observed,
+    pod: &str,
+    name: &str,
+    previous: bool,
+    restarts: impl Fn(&Container) -> bool,
+) -> Result<&'a Container, Refusal> {
     let mut made = observed.containers.iter().filter(|c| c.name == name);
     let latest = made.next().filter(|c| !c.id.is_empty());
     let missing = || Refusal::bad_request(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: ContainerCreating"));
@@ -67,9 +74,10 @@ fn choose<'a>(observed: &'a Observed, pod: &str, name: &str, previous: bool) -> 
         return latest.ok_or_else(missing);
     }
     let dead = |c: &&Container| c.state == State::Exited && !c.id.is_empty();
-    // While a crashed container waits for its restart, it is itself the last one that terminated.
+    // While a crashed container waits for its restart, it is itself the last one that terminated. One that has ended for good is not
+    // the previous one of anything (`validateContainerLogStatus` in `pkg/kubelet/kubelet_pods.go`).
     latest
-        .filter(dead)
+        .filter(|c| dead(c) && restarts(c))
         .or_else(|| made.find(dead))
         .ok_or_else(|| Refusal::bad_request(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")))
 }

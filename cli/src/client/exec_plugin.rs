@@ -3,12 +3,28 @@
 use std::io::IsTerminal;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use kube::config::{ExecConfig, ExecInteractiveMode};
 use serde_json::{Value, json};
 
 use super::Settings;
 use super::auth::Credentials;
+use crate::errors::ConnectError;
+
+const NOT_INSTALLED: &str = "
+It looks like you are trying to use a client-go credential plugin that is not installed.
+
+To learn more about this feature, consult the documentation available at:
+      https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins";
+
+fn hint(plugin: &ExecConfig) -> String {
+    plugin.install_hint.as_deref().filter(|h| !h.is_empty()).map_or_else(String::new, |hint| format!("\n\n{hint}"))
+}
+
+/// Upstream asks for credentials while it connects, and says so.
+fn refused(why: String) -> anyhow::Error {
+    ConnectError::Other(format!("getting credentials: exec: {why}")).into()
+}
 
 pub(super) async fn run(plugin: &ExecConfig, settings: &Settings) -> Result<Credentials> {
     let version = plugin.api_version.as_deref().unwrap_or("client.authentication.k8s.io/v1");
@@ -39,12 +55,12 @@ pub(super) async fn run(plugin: &ExecConfig, settings: &Settings) -> Result<Cred
         }
     }
     process.stdin(if interactive { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let output = process.output().await.map_err(|e| {
-        let hint = plugin.install_hint.as_deref().map_or_else(String::new, |h| format!("\n\n{h}"));
-        anyhow!("getting credentials: exec: executable {command} not found or not runnable: {e}{hint}")
+    let output = process.output().await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => refused(format!("executable {command} not found\n{NOT_INSTALLED}{}", hint(plugin))),
+        _ => refused(format!("fork/exec {command}: {}", crate::errors::reason(&e))),
     })?;
     if !output.status.success() {
-        bail!("getting credentials: exec: executable {command} failed with exit code {}", output.status.code().unwrap_or(-1));
+        return Err(refused(format!("executable {command} failed with exit code {}", output.status.code().unwrap_or(-1))));
     }
     let answer: Value = serde_json::from_slice(&output.stdout).context("getting credentials: decoding stdout of the exec plugin")?;
     if answer["apiVersion"] != version {

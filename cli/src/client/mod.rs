@@ -100,7 +100,7 @@ impl Client {
         if self.verbosity >= 8
             && let Some((_, bytes)) = &body
         {
-            eprintln!("Request Body: {}", truncated(bytes, self.verbosity));
+            crate::print::note(&format!("Request Body: {}", truncated(bytes, self.verbosity)));
         }
         if let Some((content_type, bytes)) = body {
             request = request.header(CONTENT_TYPE, content_type).body(bytes);
@@ -109,11 +109,15 @@ impl Client {
         let response = request.send().await.map_err(|e| self.connect_error(&e))?;
         if self.verbosity >= 6 {
             let took = started.elapsed().as_millis();
-            eprintln!("\"Response\" verb={:?} url={url:?} status={:?} milliseconds={took}", method.as_str(), response.status().to_string());
+            crate::print::note(&format!(
+                "\"Response\" verb={:?} url={url:?} status={:?} milliseconds={took}",
+                method.as_str(),
+                response.status().to_string()
+            ));
         }
         if self.verbosity >= 8 {
             for (name, value) in response.headers() {
-                eprintln!("    {name}: {}", value.to_str().unwrap_or_default());
+                crate::print::note(&format!("    {name}: {}", value.to_str().unwrap_or_default()));
             }
         }
         self.warn(response.headers());
@@ -126,7 +130,7 @@ impl Client {
         let response = self.success(response).await?;
         let bytes = response.bytes().await.map_err(|e| self.connect_error(&e))?;
         if self.verbosity >= 8 {
-            eprintln!("Response Body: {}", truncated(&bytes, self.verbosity));
+            crate::print::note(&format!("Response Body: {}", truncated(&bytes, self.verbosity)));
         }
         Ok(bytes.to_vec())
     }
@@ -162,6 +166,13 @@ impl Client {
         upgrade::connect(self, &http, path, protocols).await
     }
 
+    /// Upgrades a connection to SPDY/3.1 whose streams follow the given protocol.
+    pub async fn spdy(&self, path: &str, protocol: &str) -> Result<reqwest::Upgraded> {
+        let credentials = auth::credentials(&self.settings).await?;
+        let http = build(&self.settings, &credentials, true)?;
+        upgrade::spdy(self, &http, path, protocol).await
+    }
+
     async fn success(&self, response: Response) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
@@ -169,7 +180,7 @@ impl Client {
         }
         let bytes = response.bytes().await.unwrap_or_default();
         if self.verbosity >= 8 {
-            eprintln!("Response Body: {}", truncated(&bytes, self.verbosity));
+            crate::print::note(&format!("Response Body: {}", truncated(&bytes, self.verbosity)));
         }
         Err(server_error(status, &bytes).into())
     }

@@ -10,11 +10,13 @@ mod crash;
 mod deck;
 mod differential;
 mod extensions;
+mod kubeconfig;
 mod lifecycle;
 mod network;
 mod policy;
 mod promises;
 mod shells;
+mod terminal;
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -36,9 +38,20 @@ fn shared() -> Arc<Cluster> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let on_shared =
-        [admission::TESTS, api::TESTS, app::TESTS, clients::TESTS, deck::TESTS, extensions::TESTS, network::TESTS, policy::TESTS, shells::TESTS]
-            .concat();
+    let on_shared = [
+        admission::TESTS,
+        api::TESTS,
+        app::TESTS,
+        clients::TESTS,
+        deck::TESTS,
+        extensions::TESTS,
+        kubeconfig::TESTS,
+        network::TESTS,
+        policy::TESTS,
+        shells::TESTS,
+        terminal::TESTS,
+    ]
+    .concat();
     let on_own = [crash::TESTS, lifecycle::TESTS, promises::TESTS].concat();
     let mut trials: Vec<Trial> = on_shared
         .into_iter()

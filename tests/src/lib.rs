@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod hook;
 pub mod machine;
 pub mod output;
+pub mod terminal;
 pub mod wait;
 
 pub use cluster::{Cluster, Start};

@@ -6,6 +6,7 @@
 mod auth;
 pub mod config;
 mod exec_plugin;
+pub mod kubeconfig;
 mod upgrade;
 
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::app::{Ctx, Global};
 use crate::client::config;
+use crate::client::kubeconfig::Kubeconfig;
 use crate::print;
 
 /// Adds what can be offered for the values of flags, which mean the same in every command that has them.
@@ -20,7 +21,7 @@ fn flag_values(arg: Arg) -> Arg {
         "namespace" => arg.add(namespaces()),
         "context" => arg.add(contexts()),
         "cluster" => arg.add(entries(|c| c.clusters.into_iter().map(|c| c.name).collect())),
-        "user" => arg.add(entries(|c| c.auth_infos.into_iter().map(|u| u.name).collect())),
+        "user" => arg.add(entries(|c| c.users.into_iter().map(|u| u.name).collect())),
         "container" => arg.add(containers()),
         "selector" => arg.add(labels()),
         "output" => arg.add(formats()),
@@ -66,7 +67,7 @@ pub fn contexts() -> ArgValueCompleter {
 }
 
 /// Names in the kubeconfig.
-fn entries(names: fn(kube::config::Kubeconfig) -> Vec<String>) -> ArgValueCompleter {
+fn entries(names: fn(Kubeconfig) -> Vec<String>) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
         let global = Global { kubeconfig: flag(&["--kubeconfig"]), ..Global::default() };
         matching(config::read(&global).map(names).unwrap_or_default(), &current.to_string_lossy(), "")

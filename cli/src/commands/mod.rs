@@ -53,7 +53,7 @@ use crate::app::Ctx;
 /// Makes the clap tree and the dispatch from one list.
 macro_rules! commands {
     ($($(#[$meta:meta])* $variant:ident($args:ty)),* $(,)?) => {
-        /// Every command.
+        // No doc comment: it would become the program's description.
         #[derive(Debug, clap::Subcommand)]
         #[allow(missing_docs)]
         pub enum Command {

@@ -47,8 +47,8 @@ impl Args {
                 eprintln!("No resources found in {} namespace.", ctx.namespace()?);
             }
         }
-        // What is missing among several named objects keeps the others from being described.
-        if exact && !failures.is_empty() {
+        // What is missing among several objects keeps the others from being described where each is named with its kind.
+        if exact && !failures.is_empty() && self.args.first().is_some_and(|a| a.contains('/')) {
             return errors::collect(failures);
         }
         for (index, info) in infos.iter().enumerate() {

@@ -9,6 +9,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -138,7 +139,8 @@ fn outcome(bytes: &[u8]) -> Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
-    let status: Status = serde_json::from_slice(bytes).map_err(|_| anyhow!("{}", String::from_utf8_lossy(bytes)))?;
+    let status: Status =
+        serde_json::from_slice::<Value>(bytes).and_then(serde_json::from_value).map_err(|_| anyhow!("{}", String::from_utf8_lossy(bytes)))?;
     if status.status.as_deref() == Some("Success") {
         return Ok(());
     }

@@ -61,9 +61,12 @@ pub(super) fn file() -> Result<String> {
     table.add::<scheduling::v1::PriorityClass>();
     table.add::<storage::v1::StorageClass>();
     let mut lines: BTreeMap<String, String> = BTreeMap::new();
-    for (name, schema) in table.generator.definitions() {
+    let definitions = table.generator.definitions().clone();
+    // A type without fields is what it pleases to be.
+    let has_fields = |name: &str| definitions.iter().any(|(known, schema)| short(known) == name && schema["properties"].is_object());
+    for (name, schema) in &definitions {
         let Some(fields) = schema["properties"].as_object() else { continue };
-        let fields: Vec<String> = fields.iter().map(|(field, schema)| format!(" {field}:{}", code(schema))).collect();
+        let fields: Vec<String> = fields.iter().map(|(field, schema)| format!(" {field}:{}", code(schema, &has_fields))).collect();
         if lines.insert(short(name).to_owned(), fields.concat()).is_some() {
             bail!("two types are called {}", short(name));
         }
@@ -77,19 +80,20 @@ fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-fn code(schema: &Value) -> String {
+fn code(schema: &Value, has_fields: &dyn Fn(&str) -> bool) -> String {
     let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
     if let Some(reference) = reference {
         return match short(reference.rsplit('/').next().unwrap_or(reference)) {
             "Quantity" => "q".into(),
             "IntOrString" => "x".into(),
             "Time" | "MicroTime" => "t".into(),
-            name => name.to_owned(),
+            name if has_fields(name) => name.to_owned(),
+            _ => "*".into(),
         };
     }
     match (schema["type"].as_str(), schema["format"].as_str()) {
-        (Some("array"), _) => format!("[{}", code(&schema["items"])),
-        (Some("object"), _) if schema["additionalProperties"].is_object() => format!("{{{}", code(&schema["additionalProperties"])),
+        (Some("array"), _) => format!("[{}", code(&schema["items"], has_fields)),
+        (Some("object"), _) if schema["additionalProperties"].is_object() => format!("{{{}", code(&schema["additionalProperties"], has_fields)),
         (Some("string"), Some("byte")) => "y".into(),
         (Some("string"), Some("date-time")) => "t".into(),
         (Some("string"), _) => "s".into(),

@@ -48,7 +48,7 @@ fn parse(pairs: &[String]) -> Result<Vec<(String, String)>> {
     pairs
         .iter()
         .map(|pair| match pair.split_once('=') {
-            Some((container, image)) if !container.is_empty() && !image.is_empty() => Ok((container.to_owned(), image.to_owned())),
+            Some((container, image)) if !container.is_empty() => Ok((container.to_owned(), image.to_owned())),
             _ => bail!("invalid image pair {pair:?}: expected container=image"),
         })
         .collect()

@@ -40,7 +40,8 @@ impl Args {
             crate::errors::collect(problems.into_iter().map(|p| anyhow!("{p}")).collect())?;
         }
         let (infos, failures) = self.change.infos(ctx, &resources).await?;
-        self.change.apply(ctx, infos, failures, "image updated", |object, info| apply(object, &images, info)).await
+        let change = ChangeArgs { what: Some("image update to pod template:"), ..self.change.clone() };
+        change.apply(ctx, infos, failures, "image updated", |object, info| apply(object, &images, info)).await
     }
 }
 

@@ -70,6 +70,7 @@ fn a_full_screen_program_runs_in_a_container(c: &Cluster) {
     // Behind Escape vi waits a moment whether it begins a key's sequence: its last row tells when it is back.
     t.shows_what("vi is out of insert mode", |screen| screen.lines().nth(19).is_some_and(|l| l.starts_with("- /tmp/note [Modified]")));
     t.enter(":wq");
+    t.prompts();
     t.enter("echo code $?");
     t.shows("code 0");
     c.kctl(&format!("-n {n} exec p -- cat /tmp/note")).prints("written in a container\n");
@@ -98,6 +99,7 @@ fn a_remote_shell_follows_the_window_and_gets_ctrl_c(c: &Cluster) {
     let screen = t.shows("in p");
     assert!(!screen.contains("slept 0"), "{screen}");
     t.enter("exit 3");
+    t.prompts();
     t.enter("echo code $?");
     t.shows("code 3");
 }

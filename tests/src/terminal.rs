@@ -82,6 +82,12 @@ impl<'c> Terminal<'c> {
         String::from_utf8_lossy(&std::fs::read(&self.written).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until the shell asks for the next line: what is typed while a program still reads is the program's.
+    #[track_caller]
+    pub fn prompts(&self) {
+        self.shows_what("the shell is back", |screen| screen.lines().rfind(|l| !l.trim().is_empty()).is_some_and(|l| l.trim() == ">"));
+    }
+
     /// Waits until the screen shows a text, and returns the screen.
     #[track_caller]
     pub fn shows(&self, text: &str) -> String {

@@ -3,6 +3,7 @@
 //! Owns its tmux server, which has a socket of its own, and ends it when dropped.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine::run;
@@ -26,8 +27,8 @@ impl<'c> Terminal<'c> {
         let path = format!("{}:{}", bin_dir().display(), std::env::var("PATH").unwrap_or_default());
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let shell = "env PS1='> ' PATH=\"$PATH\" sh";
-        let arguments = ["-L", &terminal.socket, "-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, shell];
-        let mut command = cluster.client("tmux".into(), &arguments);
+        let arguments = ["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, shell];
+        let mut command = terminal.command(&arguments);
         command.env("PATH", path).env("LANG", "C.UTF-8").env_remove("TMUX").env_remove("NO_COLOR");
         run(command).ok();
         terminal.tmux(&["set-option", "-g", "status", "off"]).ok();
@@ -37,7 +38,14 @@ impl<'c> Terminal<'c> {
     }
 
     fn tmux(&self, arguments: &[&str]) -> Output {
-        run(self.cluster.client("tmux".into(), &[&["-L", &self.socket], arguments].concat()))
+        run(self.command(arguments))
+    }
+
+    /// tmux with a socket that goes when the cluster's directory goes.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.cluster.client("tmux".into(), &[&["-L", &self.socket], arguments].concat());
+        command.env("TMUX_TMPDIR", self.written.with_file_name(""));
+        command
     }
 
     /// Types text and Enter.

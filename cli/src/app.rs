@@ -5,11 +5,27 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::{Client, Settings, config};
 use crate::commands;
 use crate::discovery::{Discovery, Kind};
+
+/// A parsed command line.
+#[derive(Debug)]
+pub struct App {
+    /// Flags of every command.
+    pub global: Global,
+    /// What to do.
+    pub command: commands::Command,
+}
+
+impl App {
+    /// From what clap understood of the arguments.
+    pub fn from_arg_matches(matches: &ArgMatches) -> Result<App, clap::Error> {
+        Ok(App { global: Global::from_arg_matches(matches)?, command: commands::Command::from_arg_matches(matches)? })
+    }
+}
 
 /// kctl controls the Kubernetes cluster.
 #[derive(Debug, Parser)]
@@ -17,13 +33,10 @@ use crate::discovery::{Discovery, Kind};
 #[command(
     after_help = "Use \"kctl <command> --help\" for more information about a given command.\nUse \"kctl options\" for a list of global command-line options (applies to all commands)."
 )]
-pub struct App {
+struct Root {
     /// Flags of every command.
     #[command(flatten)]
-    pub global: Global,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: commands::Command,
+    global: Global,
 }
 
 /// Flags that every command takes.
@@ -121,7 +134,21 @@ pub struct Global {
 
 /// The clap tree with pflag's habits: `--flag=false`, values that start with a dash, a repeated flag's last value wins.
 pub fn command() -> Command {
-    like_pflag(App::command())
+    whole(commands::Command::augment_subcommands(Root::command()))
+}
+
+/// The clap tree with only the command of that name: enough to run it, and built in a tenth of the time.
+pub fn command_named(name: &str) -> Option<Command> {
+    commands::Command::augment_named(Root::command(), name).map(whole)
+}
+
+/// The root with no subcommands.
+pub fn root() -> Command {
+    Root::command()
+}
+
+fn whole(root: Command) -> Command {
+    like_pflag(root.subcommand_required(true).arg_required_else_help(true))
 }
 
 fn like_pflag(command: Command) -> Command {

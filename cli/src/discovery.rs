@@ -2,7 +2,7 @@
 //!
 //! Owns fetching, caching and the rules by which a word on the command line names a kind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -135,12 +135,34 @@ mod shared_kinds {
 const TTL: Duration = Duration::from_secs(6 * 3600);
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
 
+/// Where what is known of one server is kept.
+pub fn cache_of(client: &Client, cache: &Path) -> PathBuf {
+    let host: String = client.host().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).collect();
+    cache.join("kctl").join(host)
+}
+
+/// Keeps something for later runs. It is a convenience: that it cannot be written is not worth a word.
+pub fn keep(file: &Path, what: &impl Serialize) {
+    let Some(directory) = file.parent() else { return };
+    let Ok(bytes) = serde_json::to_vec(what) else { return };
+    let written = std::fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory)).and_then(|mut t| {
+        std::io::Write::write_all(&mut t, &bytes)?;
+        t.persist(file).map_err(|e| e.error)
+    });
+    drop(written);
+}
+
 impl Discovery {
     /// From the disk when recent, else from the server.
-    pub async fn load(client: &Client, cache: &std::path::Path) -> Result<Discovery> {
-        match Self::cached(client, cache) {
-            Some(found) => Ok(found),
-            None => Self::fetch(client, cache).await,
+    pub async fn load(client: &Client, cache: &Path) -> Result<Discovery> {
+        let kept = Self::kept(client, cache);
+        match kept {
+            Some(found) if now().saturating_sub(found.fetched) < TTL.as_secs() => Ok(found),
+            kept => match (Self::fetch(client, cache).await, kept) {
+                // What was known yesterday is better than nothing for what needs no server.
+                (Err(error), Some(found)) if crate::errors::is_unreachable(&error) => Ok(found),
+                (fetched, _) => fetched,
+            },
         }
     }
 
@@ -149,19 +171,17 @@ impl Discovery {
         self.fresh
     }
 
-    fn file(client: &Client, cache: &std::path::Path) -> PathBuf {
-        let host: String = client.host().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).collect();
-        cache.join("kctl").join(host).join("discovery.json")
+    fn file(client: &Client, cache: &Path) -> PathBuf {
+        cache_of(client, cache).join("discovery.json")
     }
 
-    fn cached(client: &Client, cache: &std::path::Path) -> Option<Discovery> {
+    fn kept(client: &Client, cache: &Path) -> Option<Discovery> {
         let found: Discovery = serde_json::from_slice(&std::fs::read(Self::file(client, cache)).ok()?).ok()?;
-        let age = now().saturating_sub(found.fetched);
-        (age < TTL.as_secs() && !found.kinds.is_empty()).then_some(found)
+        (!found.kinds.is_empty()).then_some(found)
     }
 
     /// Asks the server and rewrites the cache.
-    pub async fn fetch(client: &Client, cache: &std::path::Path) -> Result<Discovery> {
+    pub async fn fetch(client: &Client, cache: &Path) -> Result<Discovery> {
         let mut discovery = Discovery { fetched: now(), fresh: true, ..Discovery::default() };
         for root in ["/api", "/apis"] {
             let bytes = match client.bytes(Method::GET, root, AGGREGATED, None).await {
@@ -177,7 +197,7 @@ impl Discovery {
                 discovery.add_legacy(client, root, &answer).await?;
             }
         }
-        discovery.write(client, cache);
+        keep(&Self::file(client, cache), &discovery);
         Ok(discovery)
     }
 
@@ -250,18 +270,6 @@ impl Discovery {
 
     fn add_version(&mut self, group: &str, version: &str) {
         self.versions.push(if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") });
-    }
-
-    /// The cache is a convenience: failing to write it is not worth a word.
-    fn write(&self, client: &Client, cache: &std::path::Path) {
-        let file = Self::file(client, cache);
-        let Some(directory) = file.parent() else { return };
-        let Ok(bytes) = serde_json::to_vec(self) else { return };
-        let written = std::fs::create_dir_all(directory).and_then(|()| tempfile::NamedTempFile::new_in(directory)).and_then(|mut t| {
-            std::io::Write::write_all(&mut t, &bytes)?;
-            t.persist(&file).map_err(|e| e.error)
-        });
-        drop(written);
     }
 
     /// The kind a word names: plural, singular, short name or kind, perhaps with `.group` or `.version.group`.

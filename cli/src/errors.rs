@@ -103,6 +103,11 @@ pub fn is_not_found(error: &anyhow::Error) -> bool {
     error.downcast_ref::<ServerError>().is_some_and(|e| e.reason() == "NotFound" || e.code() == 404)
 }
 
+/// Whether no server could be reached at all.
+pub fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.is::<ConnectError>()
+}
+
 /// Whether the server refused because of a concurrent change.
 pub fn is_conflict(error: &anyhow::Error) -> bool {
     error.downcast_ref::<ServerError>().is_some_and(|e| e.reason() == "Conflict")

@@ -17,6 +17,7 @@ pub mod kustomize;
 pub mod manifest;
 pub mod podspec;
 pub mod print;
+pub mod progress;
 pub mod resource;
 pub mod run;
 pub mod stream;

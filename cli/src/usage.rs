@@ -5,10 +5,10 @@ use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::app::{self, App};
+use crate::commands::complete;
 use crate::help;
 use crate::kuberc::{self, Preference};
 use crate::print::style;
@@ -33,13 +33,23 @@ pub fn parse(arguments: Vec<String>) -> Result<App, ExitCode> {
             return Err(ExitCode::FAILURE);
         }
     };
-    let parsed = help::localized(app::command()).try_get_matches_from(&arguments).and_then(|m| App::from_arg_matches(&m));
-    parsed
+    parse_known(&arguments)
+        .map_or_else(|| parse_with(app::command(), &arguments), Ok)
         .map(|mut app| {
             app.global.preference = preference;
             app
         })
         .map_err(|error| told(&error, &arguments))
+}
+
+fn parse_with(command: clap::Command, arguments: &[String]) -> Result<App, clap::Error> {
+    help::localized(command).try_get_matches_from(arguments).and_then(|m| App::from_arg_matches(&m))
+}
+
+/// Parses with the tree of one command, where the arguments name it and are right; what is wrong is told with the whole tree at hand.
+fn parse_known(arguments: &[String]) -> Option<App> {
+    let command = app::command_named(words(arguments).first()?)?;
+    parse_with(command, arguments).ok()
 }
 
 /// Puts the user's default flags and aliases into the arguments.
@@ -309,7 +319,7 @@ pub fn complete_dynamically() -> Option<ExitCode> {
     std::env::var_os("COMPLETE")?;
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let current = std::env::current_dir().ok();
-    match clap_complete::CompleteEnv::with_factory(app::command).try_complete(arguments, current.as_deref()) {
+    match clap_complete::CompleteEnv::with_factory(|| complete::with_flags(app::command())).try_complete(arguments, current.as_deref()) {
         Ok(true) => Some(ExitCode::SUCCESS),
         Ok(false) => None,
         Err(error) => {

@@ -234,7 +234,8 @@ fn range_of(node: &Node) -> Block<'_> {
     }
 }
 
-/// How many nodes belong to a range's body, its `end` included.
+/// How many nodes belong to a range's body, its `end` included. Behind a range that nothing ends, upstream goes on at the last `end` it met,
+/// or else runs the body once more, outside of the range.
 fn body_length(nodes: &[Node]) -> usize {
     let mut depth = 0;
     for (index, node) in nodes.iter().enumerate() {
@@ -245,7 +246,7 @@ fn body_length(nodes: &[Node]) -> usize {
             Block::Plain(_) => {}
         }
     }
-    nodes.len()
+    nodes.iter().rposition(|node| matches!(range_of(node), Block::End)).map_or(0, |at| at + 1)
 }
 
 fn select<'a>(values: &Selected<'a>, query: &JpQuery) -> Selected<'a> {
@@ -361,6 +362,7 @@ fn go_kind_text(value: &Value) -> String {
             let inner: Vec<String> = sorted.iter().map(|(k, v)| format!("{k}:{}", go_kind_text(v))).collect();
             format!("map[{}]", inner.join(" "))
         }
+        Value::Array(items) => format!("[{}]", items.iter().map(go_kind_text).collect::<Vec<_>>().join(" ")),
         other => crate::gojson::compact(other),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use tests::{Cluster, eventually, stock};
+use tests::{Cluster, bin_dir, eventually, stock};
 
 use crate::Shared;
 
@@ -14,6 +14,7 @@ pub const TESTS: &[Shared] = &[
     ("clients::both_clients_report_the_same_errors", both_clients_report_the_same_errors),
     ("clients::discovery_and_version_satisfy_kubectl", discovery_and_version_satisfy_kubectl),
     ("clients::a_watch_shows_what_happens", a_watch_shows_what_happens),
+    ("clients::both_clients_feed_remote_commands_and_end_their_input", both_clients_feed_remote_commands_and_end_their_input),
     ("clients::helm_installs_upgrades_and_removes_a_chart", helm_installs_upgrades_and_removes_a_chart),
 ];
 
@@ -174,4 +175,32 @@ fn helm_installs_upgrades_and_removes_a_chart(c: &Cluster) {
     helm("rollback rel 1 --server-side=false").contains("Rollback was a success");
     assert_eq!(c.path(&format!("-n {n} configmap rel-cm"), "{.data.greeting}"), "hello");
     helm("uninstall rel").contains("uninstalled");
+}
+
+fn both_clients_feed_remote_commands_and_end_their_input(c: &Cluster) {
+    let n = c.namespace("fed");
+    c.kctl(&format!("-n {n} run p --image=busybox:1 -- sleep 1d")).ok();
+    c.kctl(&format!("-n {n} wait --for=condition=Ready pod/p --timeout=60s")).ok();
+    // More than any buffer on the way holds, so that both directions must flow at once.
+    let large = "a line that is long enough to count\n".repeat(60_000);
+    let file = c.file("fed.txt", &large);
+    for (name, program) in [("kctl", bin_dir().join("kctl")), ("kubectl", stock("kubectl"))] {
+        let exec = |command: &str, input: &str| c.pipe(program.clone(), &format!("-n {n} exec -i p -- {command}"), input);
+        exec("cat", "said\n").prints("said\n");
+        exec("wc -c", &large).prints(&format!("{}\n", large.len()));
+        exec("cat", &large).prints(&large);
+        // A command that reads nothing ends all the same, and its code is the client's.
+        exec("true", "unread\n").prints("");
+        let failed = exec("sh -c 'echo out; echo err >&2; exit 7'", "");
+        assert_eq!(
+            (failed.code, failed.stdout.as_str(), failed.stderr.as_str()),
+            (7, "out\n", "err\ncommand terminated with exit code 7\n"),
+            "{failed}"
+        );
+        let copied = format!("/tmp/{name}");
+        let back = c.file(name, "");
+        c.pipe(program.clone(), &format!("-n {n} cp {} p:{copied}", file.display()), "").ok();
+        c.pipe(program.clone(), &format!("-n {n} cp p:{copied} {}", back.display()), "").ok();
+        assert!(std::fs::read_to_string(&back).expect("the copy is there") == large, "{name} brings back something else");
+    }
 }

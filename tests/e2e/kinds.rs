@@ -65,7 +65,7 @@ async fn run(target: Target) -> Result<()> {
 }
 
 fn fixtures() -> Result<Vec<Value>> {
-    let yaml = std::fs::read_to_string(tests::source("tests/fixtures/kinds.yaml"))?;
+    let yaml = std::fs::read_to_string(tests::source("fixtures/kinds.yaml"))?;
     let request = rcgen::CertificateParams::new(vec!["life".to_owned()])?.serialize_request(&rcgen::KeyPair::generate()?)?.pem()?;
     let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, request);
     serde_yaml::Deserializer::from_str(&yaml.replace("REQUEST", &request)).map(|document| Ok(serde::Deserialize::deserialize(document)?)).collect()

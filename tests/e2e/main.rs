@@ -13,6 +13,7 @@ mod extensions;
 mod helm;
 mod kinds;
 mod kube_rs;
+mod kubeconfig;
 mod kubectl;
 mod lifecycle;
 mod network;
@@ -20,6 +21,7 @@ mod policy;
 mod promises;
 mod python;
 mod shells;
+mod terminal;
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -50,11 +52,13 @@ fn main() {
         extensions::TESTS,
         helm::TESTS,
         &kube_rs::shared(),
+        kubeconfig::TESTS,
         &kubectl::shared(),
         network::TESTS,
         policy::TESTS,
         python::TESTS,
         shells::TESTS,
+        terminal::TESTS,
     ]
     .concat();
     let on_own = [crash::TESTS, kinds::TESTS, kubectl::OWN, lifecycle::TESTS, promises::TESTS].concat();

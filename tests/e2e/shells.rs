@@ -65,6 +65,12 @@ const LINES: &[(&str, &str)] = &[
     ("kctl get configm", "configmaps"),
     ("kctl get configmap kube-roo", "kube-root-ca.crt"),
     ("kctl config use-context kser", "kserver"),
+    ("kctl get pods -n kube-sys", "kube-system"),
+    ("kctl get pods --context kser", "kserver"),
+    ("kctl get pods -o jso", "json"),
+    ("kctl get namespaces -l kubernetes.io/metadata.name=kube-sy", "kubernetes.io/metadata.name=kube-system"),
+    ("kctl -n completed logs p -c mai", "main"),
+    ("kctl apply -f /etc/host", "/etc/hostname"),
 ];
 
 /// Where the repository's generated files lie.
@@ -80,7 +86,18 @@ fn shell(c: &Cluster, shell: &str, arguments: &[&str], script: &str) -> Output {
     run(command)
 }
 
+/// The pod that the lines ask about, made by the story that comes first.
+fn prepared(c: &Cluster) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        c.namespace("completed");
+        let pod = "{\"spec\":{\"containers\":[{\"name\":\"main\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1d\"]}]}}";
+        c.kctl(&format!("-n completed run p --image=busybox:1 --overrides '{pod}'")).ok();
+    });
+}
+
 fn bash_completes_commands_flags_and_names(c: &Cluster) {
+    prepared(c);
     for (line, wanted) in LINES {
         let last = line.split(' ').count() - 1;
         let script = format!(
@@ -92,12 +109,14 @@ fn bash_completes_commands_flags_and_names(c: &Cluster) {
 }
 
 fn fish_completes_commands_flags_and_names(c: &Cluster) {
+    prepared(c);
     for (line, wanted) in LINES {
         shell(c, "fish", &["--no-config"], &format!("source $COMPLETIONS/kctl.fish; complete -C '{line}'")).contains(wanted);
     }
 }
 
 fn zsh_completes_commands_flags_and_names(c: &Cluster) {
+    prepared(c);
     for (line, wanted) in LINES {
         // zsh completes only where someone types: a terminal of its own, with a key that shows what the line has become.
         let script = format!(

@@ -8,6 +8,7 @@ pub mod hook;
 pub mod machine;
 pub mod output;
 pub mod running;
+pub mod terminal;
 pub mod wait;
 
 pub use cluster::{Cluster, Start};

@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
-use kube::config::AuthInfo;
 use reqwest::header::HeaderMap;
-use secret::expose;
 
+use super::kubeconfig::{Secret, User};
 use super::{Settings, bearer, exec_plugin, header};
 
 /// What identifies the user to the server.
@@ -16,19 +15,10 @@ pub(super) struct Credentials {
     pub token: Option<String>,
 }
 
-mod secret {
-    use kube::config::AuthInfo;
-
-    /// kube keeps secrets in a type that only shows them when serialised.
-    pub(super) fn expose(user: &AuthInfo, field: &str) -> Option<String> {
-        let value = serde_json::to_value(user).ok()?;
-        value.get(field)?.as_str().filter(|s| !s.is_empty()).map(ToOwned::to_owned)
-    }
-}
-
 pub(super) async fn credentials(settings: &Settings) -> Result<Credentials> {
     let user = &settings.user;
-    let mut credentials = Credentials { certificate: certificate(user, &settings.user_name)?, token: expose(user, "token") };
+    let mut credentials =
+        Credentials { certificate: certificate(user, &settings.user_name)?, token: Secret::text(&user.token).map(ToOwned::to_owned) };
     if let Some(file) = user.token_file.as_ref().filter(|f| !f.is_empty()) {
         // A token file wins over a token: it is the one that gets rotated.
         let text = std::fs::read_to_string(file).map_err(|e| anyhow!("failed to read token file {file:?}: {e}"))?;
@@ -48,7 +38,7 @@ pub(super) async fn credentials(settings: &Settings) -> Result<Credentials> {
     Ok(credentials)
 }
 
-fn certificate(user: &AuthInfo, of: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+fn certificate(user: &User, of: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     let decode =
         |field: &str, data: &str| base64::engine::general_purpose::STANDARD.decode(data.trim()).with_context(|| format!("{field} is not base64"));
     let read = |field: &str, file: &str| std::fs::read(file).map_err(|e| super::config::unreadable(field, file, of, &e));
@@ -57,8 +47,8 @@ fn certificate(user: &AuthInfo, of: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>> 
         (_, Some(file)) if !file.is_empty() => Some(read("client-cert", file)?),
         _ => None,
     };
-    let key = match (expose(user, "client-key-data"), &user.client_key) {
-        (Some(data), _) => Some(decode("client-key-data", &data)?),
+    let key = match (Secret::text(&user.client_key_data), &user.client_key) {
+        (Some(data), _) => Some(decode("client-key-data", data)?),
         (_, Some(file)) if !file.is_empty() => Some(read("client-key", file)?),
         _ => None,
     };
@@ -77,7 +67,7 @@ pub(super) fn headers(settings: &Settings, credentials: &Credentials) -> Result<
         let (name, value) = bearer(token)?;
         headers.insert(name, value);
     } else if let Some(name) = user.username.as_ref().filter(|n| !n.is_empty()) {
-        let pair = format!("{name}:{}", expose(user, "password").unwrap_or_default());
+        let pair = format!("{name}:{}", Secret::text(&user.password).unwrap_or_default());
         let (name, mut value) = header("authorization", &format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))?;
         value.set_sensitive(true);
         headers.insert(name, value);
@@ -90,13 +80,13 @@ pub(super) fn headers(settings: &Settings, credentials: &Credentials) -> Result<
     if let Some(name) = user.impersonate.as_ref().filter(|n| !n.is_empty()) {
         add("Impersonate-User", name)?;
     }
-    for group in user.impersonate_groups.iter().flatten() {
+    for group in &user.impersonate_groups {
         add("Impersonate-Group", group)?;
     }
     if let Some(uid) = user.impersonate_uid.as_ref().filter(|u| !u.is_empty()) {
         add("Impersonate-Uid", uid)?;
     }
-    for (key, values) in user.impersonate_user_extra.iter().flatten() {
+    for (key, values) in &user.impersonate_extra {
         for value in values {
             add(&format!("Impersonate-Extra-{key}"), value)?;
         }

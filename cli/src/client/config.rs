@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine;
-use kube::config::{AuthInfo, Cluster, Kubeconfig};
 
+use super::kubeconfig::{Cluster, Kubeconfig, Secret, User};
 use crate::app::Global;
 use crate::errors::Plain;
 
@@ -27,7 +27,7 @@ pub struct Settings {
     /// Proxy URL of the cluster entry.
     pub proxy: Option<String>,
     /// The user's credentials.
-    pub user: AuthInfo,
+    pub user: User,
     /// The user entry's name, for messages.
     pub user_name: String,
     /// The cluster entry, for exec plugins that want it.
@@ -107,23 +107,9 @@ pub fn read(global: &Global) -> Result<Kubeconfig> {
             }
             continue;
         }
-        let next =
-            Kubeconfig::read_from(&file).map_err(|e| anyhow!("error loading config file {:?}: {}", file.display().to_string(), describe(&e)))?;
-        merged = merged.merge(next).map_err(|e| anyhow!("{e}"))?;
+        merged = merged.merge(Kubeconfig::read(&file)?);
     }
     Ok(merged)
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if !text.contains(&cause.to_string()) {
-            text = format!("{text}: {cause}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// The settings of the chosen context with the flags applied.
@@ -132,7 +118,7 @@ pub fn load(global: &Global) -> Result<Settings> {
     let context_name = global.context.clone().or_else(|| config.current_context.clone()).filter(|c| !c.is_empty());
     let context = match &context_name {
         Some(name) => match config.contexts.iter().find(|c| &c.name == name) {
-            Some(named) => named.context.clone(),
+            Some(named) => Some(named.context.clone()),
             None if global.context.is_some() => {
                 return Err(Plain(format!("Error in configuration: context was not found for specified context: {name}")).into());
             }
@@ -140,23 +126,23 @@ pub fn load(global: &Global) -> Result<Settings> {
         },
         None => None,
     };
-    let cluster_name = global.cluster.clone().or_else(|| context.as_ref().map(|c| c.cluster.clone()));
+    let cluster_name = global.cluster.clone().or_else(|| context.as_ref().map(|c| c.cluster.clone()).filter(|c| !c.is_empty()));
     let user_name = global.user.clone().or_else(|| context.as_ref().and_then(|c| c.user.clone()));
     let cluster = match &cluster_name {
         Some(name) => match config.clusters.iter().find(|c| &c.name == name) {
-            Some(named) => named.cluster.clone().unwrap_or_default(),
+            Some(named) => named.cluster.clone(),
             None if global.cluster.is_some() => bail!("no server found for cluster {name:?}"),
             None => Cluster::default(),
         },
         None => Cluster::default(),
     };
     let user = match &user_name {
-        Some(name) => match config.auth_infos.iter().find(|u| &u.name == name) {
-            Some(named) => named.auth_info.clone().unwrap_or_default(),
+        Some(name) => match config.users.iter().find(|u| &u.name == name) {
+            Some(named) => named.user.clone(),
             None if global.user.is_some() => bail!("auth info {name:?} does not exist"),
-            None => AuthInfo::default(),
+            None => User::default(),
         },
-        None => AuthInfo::default(),
+        None => User::default(),
     };
     let mut settings = if config.clusters.is_empty() && global.server.is_none() && in_cluster() {
         from_service_account()?
@@ -176,7 +162,7 @@ pub(super) fn unreadable(what: &str, file: &str, of: &str, error: &std::io::Erro
     anyhow!("unable to read {what} {file} for {of} due to {}", crate::errors::io("open", file, error))
 }
 
-fn from_entries(cluster: Cluster, user: AuthInfo, name: &str) -> Result<Settings> {
+fn from_entries(cluster: Cluster, user: User, name: &str) -> Result<Settings> {
     let ca = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
         (Some(data), _) if !data.is_empty() => {
             Some(base64::engine::general_purpose::STANDARD.decode(data.trim()).context("certificate-authority-data is not base64")?)
@@ -208,7 +194,7 @@ fn from_service_account() -> Result<Settings> {
     let host = std::env::var("KUBERNETES_SERVICE_HOST").unwrap_or_default();
     let port = std::env::var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|_| "443".into());
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let user = AuthInfo { token_file: Some(format!("{SERVICE_ACCOUNT}/token")), ..AuthInfo::default() };
+    let user = User { token_file: Some(format!("{SERVICE_ACCOUNT}/token")), ..User::default() };
     let namespace = std::fs::read_to_string(format!("{SERVICE_ACCOUNT}/namespace")).map(|n| n.trim().to_owned()).ok();
     Ok(Settings {
         server: format!("https://{host}:{port}"),
@@ -237,13 +223,13 @@ fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_nam
     }
     let user = &mut settings.user;
     if let Some(token) = &global.token {
-        (user.token, user.token_file, user.exec) = (Some(token.clone().into()), None, None);
+        (user.token, user.token_file, user.exec) = (Some(Secret(token.clone())), None, None);
     }
     if let Some(name) = &global.username {
         user.username = Some(name.clone());
     }
     if let Some(password) = &global.password {
-        user.password = Some(password.clone().into());
+        user.password = Some(Secret(password.clone()));
     }
     if let Some(file) = &global.client_certificate {
         (user.client_certificate, user.client_certificate_data) = (Some(file.clone()), None);
@@ -255,7 +241,7 @@ fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_nam
         user.impersonate = Some(name.clone());
     }
     if !global.as_group.is_empty() {
-        user.impersonate_groups = Some(global.as_group.clone());
+        user.impersonate_groups.clone_from(&global.as_group);
     }
     if let Some(uid) = &global.as_uid {
         user.impersonate_uid = Some(uid.clone());
@@ -264,8 +250,7 @@ fn apply_flags(settings: &mut Settings, global: &Global, cluster: &str, user_nam
         let (key, value) = pair.split_once('=').ok_or_else(|| anyhow!("invalid --as-user-extra {pair:?}: expected key=value"))?;
         settings.impersonate_extra.push((key.to_owned(), value.to_owned()));
     }
-    let more =
-        user.impersonate_groups.as_ref().is_some_and(|g| !g.is_empty()) || user.impersonate_uid.is_some() || !settings.impersonate_extra.is_empty();
+    let more = !user.impersonate_groups.is_empty() || user.impersonate_uid.is_some() || !settings.impersonate_extra.is_empty();
     if user.impersonate.is_none() && more {
         bail!("requesting uid, groups or user-extra for {user_name} without impersonating a user");
     }

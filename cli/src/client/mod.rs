@@ -6,6 +6,7 @@
 mod auth;
 pub mod config;
 mod exec_plugin;
+pub mod kubeconfig;
 mod upgrade;
 
 use std::time::{Duration, Instant};
@@ -100,7 +101,7 @@ impl Client {
         if self.verbosity >= 8
             && let Some((_, bytes)) = &body
         {
-            eprintln!("Request Body: {}", truncated(bytes, self.verbosity));
+            crate::print::note(&format!("Request Body: {}", truncated(bytes, self.verbosity)));
         }
         if let Some((content_type, bytes)) = body {
             request = request.header(CONTENT_TYPE, content_type).body(bytes);
@@ -109,11 +110,15 @@ impl Client {
         let response = request.send().await.map_err(|e| self.connect_error(&e))?;
         if self.verbosity >= 6 {
             let took = started.elapsed().as_millis();
-            eprintln!("\"Response\" verb={:?} url={url:?} status={:?} milliseconds={took}", method.as_str(), response.status().to_string());
+            crate::print::note(&format!(
+                "\"Response\" verb={:?} url={url:?} status={:?} milliseconds={took}",
+                method.as_str(),
+                response.status().to_string()
+            ));
         }
         if self.verbosity >= 8 {
             for (name, value) in response.headers() {
-                eprintln!("    {name}: {}", value.to_str().unwrap_or_default());
+                crate::print::note(&format!("    {name}: {}", value.to_str().unwrap_or_default()));
             }
         }
         self.warn(response.headers());
@@ -126,7 +131,7 @@ impl Client {
         let response = self.success(response).await?;
         let bytes = response.bytes().await.map_err(|e| self.connect_error(&e))?;
         if self.verbosity >= 8 {
-            eprintln!("Response Body: {}", truncated(&bytes, self.verbosity));
+            crate::print::note(&format!("Response Body: {}", truncated(&bytes, self.verbosity)));
         }
         Ok(bytes.to_vec())
     }
@@ -143,10 +148,9 @@ impl Client {
         self.json(Method::GET, path, None).await
     }
 
-    /// GET as a Kubernetes type.
+    /// GET as a Kubernetes type. By way of a [`Value`], as everywhere: reading bytes into the types as well would double their code.
     pub async fn get_as<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let bytes = self.bytes(Method::GET, path, "application/json", None).await?;
-        serde_json::from_slice(&bytes).with_context(|| format!("unable to decode the server's answer to {path}"))
+        serde_json::from_value(self.get(path).await?).with_context(|| format!("unable to decode the server's answer to {path}"))
     }
 
     /// Opens a stream of bytes: logs and watches.
@@ -162,6 +166,13 @@ impl Client {
         upgrade::connect(self, &http, path, protocols).await
     }
 
+    /// Upgrades a connection to SPDY/3.1 whose streams follow the given protocol.
+    pub async fn spdy(&self, path: &str, protocol: &str) -> Result<reqwest::Upgraded> {
+        let credentials = auth::credentials(&self.settings).await?;
+        let http = build(&self.settings, &credentials, true)?;
+        upgrade::spdy(self, &http, path, protocol).await
+    }
+
     async fn success(&self, response: Response) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
@@ -169,7 +180,7 @@ impl Client {
         }
         let bytes = response.bytes().await.unwrap_or_default();
         if self.verbosity >= 8 {
-            eprintln!("Response Body: {}", truncated(&bytes, self.verbosity));
+            crate::print::note(&format!("Response Body: {}", truncated(&bytes, self.verbosity)));
         }
         Err(server_error(status, &bytes).into())
     }
@@ -224,7 +235,7 @@ fn truncated(bytes: &[u8], verbosity: u8) -> String {
 
 /// The `Status` of a failed response; one is made up where the body is none.
 pub fn server_error(status: StatusCode, body: &[u8]) -> ServerError {
-    if let Ok(parsed) = serde_json::from_slice::<Status>(body)
+    if let Ok(parsed) = serde_json::from_slice::<Value>(body).and_then(serde_json::from_value::<Status>)
         && parsed.message.as_deref().is_some_and(|m| !m.is_empty())
     {
         return ServerError(Box::new(parsed));

@@ -1,4 +1,4 @@
-//! WebSocket upgrades over the same TLS, credentials and proxy as every other request.
+//! Upgrades to WebSocket and SPDY over the same TLS, credentials and proxy as every other request.
 
 use anyhow::{Context, Result, bail};
 use reqwest::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
@@ -44,4 +44,21 @@ pub(super) async fn connect(client: &Client, http: &reqwest::Client, path: &str,
     let protocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let upgraded = response.upgrade().await.context("unable to upgrade connection")?;
     Ok(Socket { stream: WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await, protocol })
+}
+
+/// Upgrades to SPDY/3.1, which servers before WebSockets of version 5 speak.
+pub(super) async fn spdy(client: &Client, http: &reqwest::Client, path: &str, protocol: &str) -> Result<Upgraded> {
+    let url = format!("{}{path}", client.base);
+    let request = http
+        .request(Method::POST, &url)
+        .headers(client.headers.clone())
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "SPDY/3.1")
+        .header("X-Stream-Protocol-Version", protocol);
+    let response = request.send().await.map_err(|e| client.connect_error(&e))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let status = response.status();
+        return Err(server_error(status, &response.bytes().await.unwrap_or_default()).into());
+    }
+    response.upgrade().await.context("unable to upgrade connection")
 }

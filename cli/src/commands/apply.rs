@@ -12,7 +12,11 @@ use crate::errors;
 use crate::manifest::{self, FileArgs, Validation};
 use crate::outln;
 use crate::print::{self, DryRun, DryRunArgs, OutputArgs, Printer};
+use crate::progress::Progress;
 use crate::resource::{self, Info, Query, SelectorArgs, query_string, with_query};
+
+/// Objects from which on there is progress to see.
+const MANY: usize = 5;
 
 /// Apply a configuration to a resource by file name or stdin
 #[derive(Debug, clap::Args)]
@@ -168,7 +172,11 @@ impl Args {
         // Several whole objects are printed as one list.
         let together = infos.len() > 1 && printer.prints_objects();
         let mut shown = Vec::new();
+        let progress = (infos.len() >= MANY).then(|| Progress::steps(infos.len() as u64));
         for info in infos {
+            if let Some(progress) = &progress {
+                progress.say(&info.printed());
+            }
             let done = if self.server_side {
                 self.server_side(ctx, &info, dry_run).await
             } else {
@@ -187,7 +195,11 @@ impl Args {
                 }
                 Err(error) => failures.push(error),
             }
+            if let Some(progress) = &progress {
+                progress.step();
+            }
         }
+        drop(progress);
         if !shown.is_empty() {
             let mut list = print::list_of(shown);
             list["metadata"] = json!({});

@@ -4,10 +4,12 @@ use std::io::{Read, Seek};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::{exec, pods};
 use crate::app::Ctx;
 use crate::discovery::escape;
+use crate::progress::Transfer;
 use crate::resource::Info;
 use crate::stream::Streams;
 
@@ -119,12 +121,10 @@ impl Args {
             command.splice(1..1, ["--no-same-permissions".to_owned(), "--no-same-owner".to_owned()]);
         }
         let query = format!("container={}&stdin=true&stdout=true&stderr=true", escape(&container));
-        let streams = Streams {
-            stdin: Some(Box::new(tokio::fs::File::from_std(archive))),
-            stdout: Box::new(tokio::io::stdout()),
-            stderr: Box::new(tokio::io::stderr()),
-            tty: false,
-        };
+        let mut transfer = Transfer::new(&base, archive.metadata().ok().map(|m| m.len()));
+        let archive = InspectReader::new(tokio::fs::File::from_std(archive), move |bytes| transfer.passed(bytes));
+        let streams =
+            Streams { stdin: Some(Box::new(archive)), stdout: Box::new(tokio::io::stdout()), stderr: Box::new(tokio::io::stderr()), tty: false };
         exec::exec(ctx, &info, &command, &query, streams).await
     }
 
@@ -133,12 +133,9 @@ impl Args {
         let command = ["tar", "cf", "-", path].map(String::from);
         let query = format!("container={}&stdout=true&stderr=true", escape(&container));
         let mut archive = tempfile::tempfile()?;
-        let streams = Streams {
-            stdin: None,
-            stdout: Box::new(tokio::fs::File::from_std(archive.try_clone()?)),
-            stderr: Box::new(tokio::io::stderr()),
-            tty: false,
-        };
+        let mut transfer = Transfer::new(path.rsplit('/').next().unwrap_or(path), None);
+        let file = InspectWriter::new(tokio::fs::File::from_std(archive.try_clone()?), move |bytes| transfer.passed(bytes));
+        let streams = Streams { stdin: None, stdout: Box::new(file), stderr: Box::new(tokio::io::stderr()), tty: false };
         exec::exec(ctx, &info, &command, &query, streams).await?;
         archive.rewind()?;
         unpack(archive, path, to)

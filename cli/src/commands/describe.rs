@@ -37,7 +37,7 @@ impl Args {
             Query { args: self.args.clone(), files: self.files.clone(), kinds_mean_all: true, chunk_size: self.chunk_size, ..Query::default() }
                 .select(&self.selector);
         let (infos, mut failures) = query.infos(ctx).await?;
-        let show_events = self.show_events.unwrap_or(infos.len() == 1);
+        let show_events = self.show_events.unwrap_or(infos.len() == 1 && failures.is_empty());
         let exact = !infos.is_empty();
         let infos = self.with_prefix(ctx, &query, infos, &mut failures).await?;
         if infos.is_empty() && failures.is_empty() {
@@ -47,8 +47,8 @@ impl Args {
                 eprintln!("No resources found in {} namespace.", ctx.namespace()?);
             }
         }
-        // What is missing among several named objects keeps the others from being described.
-        if exact && !failures.is_empty() {
+        // What is missing among several objects keeps the others from being described where each is named with its kind.
+        if exact && !failures.is_empty() && self.args.first().is_some_and(|a| a.contains('/')) {
             return errors::collect(failures);
         }
         for (index, info) in infos.iter().enumerate() {

@@ -2,10 +2,11 @@
 //! (`k8s.io/kubectl/pkg/explain/v2/templates/plaintext.tmpl`).
 
 use anyhow::{Result, anyhow, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::Ctx;
 use crate::discovery::Kind;
+use crate::errors;
 use crate::print;
 
 /// Get documentation for a resource
@@ -208,14 +209,27 @@ fn word_wrap(text: &str, limit: usize) -> String {
     out
 }
 
+/// The document of a kind's group and version. It is kept with the address that names its state: what has not changed is not fetched again,
+/// and where no server can be reached the kept one has to do.
 async fn document(ctx: &Ctx, kind: &Kind) -> Result<Value> {
     let client = ctx.client().await?;
-    let index = client.get("/openapi/v3").await?;
     let path = if kind.group.is_empty() { format!("api/{}", kind.version) } else { format!("apis/{}/{}", kind.group, kind.version) };
+    let file = crate::discovery::cache_of(client, &ctx.cache_dir()).join("openapi").join(format!("{}.json", path.replace('/', "_")));
+    let kept = || serde_json::from_slice::<Value>(&std::fs::read(&file).ok()?).ok();
+    let index = match client.get("/openapi/v3").await {
+        Ok(index) => index,
+        Err(error) if errors::is_unreachable(&error) => return kept().map(|mut kept| kept["document"].take()).ok_or(error),
+        Err(error) => return Err(error),
+    };
     let url = index["paths"][&path]["serverRelativeURL"]
         .as_str()
         .ok_or_else(|| anyhow!("couldn't find resource for {:?}: the server has no OpenAPI document for {path}", kind.resource()))?;
-    client.get(url).await
+    if let Some(mut kept) = kept().filter(|kept| kept["url"] == url) {
+        return Ok(kept["document"].take());
+    }
+    let document = client.get(url).await?;
+    crate::discovery::keep(&file, &json!({ "url": url, "document": document }));
+    Ok(document)
 }
 
 /// The schemas of one document.

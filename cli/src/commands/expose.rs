@@ -154,7 +154,7 @@ impl Args {
             }));
         } else {
             for text in self.port.split(',') {
-                let number = text.parse::<u16>().map_err(|_| anyhow!("strconv.Atoi: parsing {text:?}: invalid syntax"))?;
+                let number = text.parse::<u32>().map_err(|_| anyhow!("strconv.Atoi: parsing {text:?}: invalid syntax"))?;
                 found.push((u64::from(number), "TCP".into()));
             }
         }

@@ -53,13 +53,20 @@ use crate::app::Ctx;
 /// Makes the clap tree and the dispatch from one list.
 macro_rules! commands {
     ($($(#[$meta:meta])* $variant:ident($args:ty)),* $(,)?) => {
-        /// Every command.
+        // No doc comment: it would become the program's description.
         #[derive(Debug, clap::Subcommand)]
         #[allow(missing_docs)]
         pub enum Command {
             $($(#[$meta])* $variant(Box<$args>),)*
         }
         impl Command {
+            /// Adds the command of that name alone; none when there is no such command.
+            pub fn augment_named(root: clap::Command, name: &str) -> Option<clap::Command> {
+                $(if is_named(stringify!($variant), name) {
+                    return Some(root.subcommand(<$args as clap::Args>::augment_args(clap::Command::new(name.to_owned()))));
+                })*
+                None
+            }
             /// Runs the command.
             pub async fn run(&self, ctx: &Ctx) -> Result<()> {
                 match self {
@@ -68,6 +75,20 @@ macro_rules! commands {
             }
         }
     };
+}
+
+/// Whether a command's variant, such as `ApiResources`, is typed `api-resources`.
+fn is_named(variant: &str, name: &str) -> bool {
+    let mut typed = name.chars();
+    for (at, c) in variant.chars().enumerate() {
+        if c.is_uppercase() && at > 0 && typed.next() != Some('-') {
+            return false;
+        }
+        if typed.next() != Some(c.to_ascii_lowercase()) {
+            return false;
+        }
+    }
+    typed.next().is_none()
 }
 
 commands! {
@@ -128,6 +149,25 @@ impl Command {
             Command::Create(args) => matches!(args.kind, Some(create::Kind::Rolebinding(_) | create::Kind::Clusterrolebinding(_))),
             Command::Set(args) => matches!(args.what, set::What::Subject(_)),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Command;
+    use clap::Subcommand;
+
+    #[test]
+    fn every_command_can_be_built_alone() {
+        let all = Command::augment_subcommands(clap::Command::new("kctl"));
+        for command in all.get_subcommands() {
+            let alone = Command::augment_named(clap::Command::new("kctl"), command.get_name()).unwrap();
+            let help = |command: &clap::Command| command.clone().render_long_help().to_string();
+            assert_eq!(help(alone.get_subcommands().next().unwrap()), help(command));
+        }
+        for none in ["", "Get", "get-", "apiresources", "api-resources-", "api--resources"] {
+            assert!(Command::augment_named(clap::Command::new("kctl"), none).is_none(), "{none}");
         }
     }
 }

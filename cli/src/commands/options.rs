@@ -1,9 +1,8 @@
 //! `options`: the flags every command takes.
 
 use anyhow::Result;
-use clap::CommandFactory;
 
-use crate::app::App;
+use crate::app;
 use crate::print;
 
 /// Print the list of flags inherited by all commands
@@ -14,7 +13,7 @@ impl Args {
     /// Runs the command.
     pub async fn run(&self, _: &crate::app::Ctx) -> Result<()> {
         let mut text = String::from("The following options can be passed to any command:\n\n");
-        let command = App::command();
+        let command = app::root();
         let mut flags: Vec<_> = command.get_arguments().filter(|a| a.is_global_set() && !a.is_hide_set()).collect();
         flags.sort_by_key(|a| a.get_long().unwrap_or_default().to_owned());
         for flag in flags {

@@ -2,9 +2,9 @@
 //!
 //! Owns reading, parsing and checking. A file is parsed whole before anything of it is handed out. Sends nothing to the API server.
 
-mod diagnose;
+pub mod diagnose;
 mod schema;
-mod tree;
+pub mod tree;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

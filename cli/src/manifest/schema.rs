@@ -1,75 +1,69 @@
-//! Checks built-in kinds against k8s-openapi's types and tells unknown fields and wrong types by position.
+//! Checks built-in kinds against the table of their fields and types, and tells unknown fields and wrong types by position.
 //!
-//! Every type names its fields when it is deserialised, so a deserialiser over the tree can compare them with what is written:
-//! the types are the schema. Kinds not listed here are left to the server.
+//! The table (`schema.txt`) is generated from k8s-openapi's types: reading into the types themselves would take megabytes of code. Kinds
+//! that are not in it are left to the server.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
-use k8s_openapi::api::{apps, autoscaling, batch, core, networking, policy, rbac, scheduling, storage};
-use serde::de::{self, DeserializeOwned, IntoDeserializer, Visitor};
+use base64::Engine;
 use serde_json::Value;
 
 use super::diagnose::Problem;
 use super::tree::{Content, Node, Position};
 
-type Check = fn(&Node, &Findings<'_>);
+/// The fields of a type with the codes of their types.
+type Fields = Vec<(&'static str, &'static str)>;
 
-/// The kinds that are checked before anything is sent.
-const KINDS: &[(&str, &str, Check)] = &[
-    ("v1", "Pod", check_as::<core::v1::Pod>),
-    ("v1", "Service", check_as::<core::v1::Service>),
-    ("v1", "ConfigMap", check_as::<core::v1::ConfigMap>),
-    ("v1", "Secret", check_as::<core::v1::Secret>),
-    ("v1", "Namespace", check_as::<core::v1::Namespace>),
-    ("v1", "Node", check_as::<core::v1::Node>),
-    ("v1", "ServiceAccount", check_as::<core::v1::ServiceAccount>),
-    ("v1", "ResourceQuota", check_as::<core::v1::ResourceQuota>),
-    ("v1", "LimitRange", check_as::<core::v1::LimitRange>),
-    ("v1", "Endpoints", check_as::<core::v1::Endpoints>),
-    ("v1", "PersistentVolume", check_as::<core::v1::PersistentVolume>),
-    ("v1", "PersistentVolumeClaim", check_as::<core::v1::PersistentVolumeClaim>),
-    ("v1", "ReplicationController", check_as::<core::v1::ReplicationController>),
-    ("apps/v1", "Deployment", check_as::<apps::v1::Deployment>),
-    ("apps/v1", "ReplicaSet", check_as::<apps::v1::ReplicaSet>),
-    ("apps/v1", "DaemonSet", check_as::<apps::v1::DaemonSet>),
-    ("apps/v1", "StatefulSet", check_as::<apps::v1::StatefulSet>),
-    ("batch/v1", "Job", check_as::<batch::v1::Job>),
-    ("batch/v1", "CronJob", check_as::<batch::v1::CronJob>),
-    ("autoscaling/v2", "HorizontalPodAutoscaler", check_as::<autoscaling::v2::HorizontalPodAutoscaler>),
-    ("networking.k8s.io/v1", "Ingress", check_as::<networking::v1::Ingress>),
-    ("networking.k8s.io/v1", "NetworkPolicy", check_as::<networking::v1::NetworkPolicy>),
-    ("policy/v1", "PodDisruptionBudget", check_as::<policy::v1::PodDisruptionBudget>),
-    ("rbac.authorization.k8s.io/v1", "Role", check_as::<rbac::v1::Role>),
-    ("rbac.authorization.k8s.io/v1", "RoleBinding", check_as::<rbac::v1::RoleBinding>),
-    ("rbac.authorization.k8s.io/v1", "ClusterRole", check_as::<rbac::v1::ClusterRole>),
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", check_as::<rbac::v1::ClusterRoleBinding>),
-    ("scheduling.k8s.io/v1", "PriorityClass", check_as::<scheduling::v1::PriorityClass>),
-    ("storage.k8s.io/v1", "StorageClass", check_as::<storage::v1::StorageClass>),
-];
+struct Table {
+    /// Types by the version and kind that a manifest gives.
+    kinds: HashMap<(&'static str, &'static str), &'static str>,
+    types: HashMap<&'static str, Fields>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(include_str!("schema.txt")));
+
+impl Table {
+    fn parse(text: &'static str) -> Table {
+        let mut table = Table { kinds: HashMap::new(), types: HashMap::new() };
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let mut words = line.split(' ');
+            match words.next() {
+                Some("+") => {
+                    if let (Some(version), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) {
+                        table.kinds.insert((version, kind), name);
+                    }
+                }
+                Some(name) => drop(table.types.insert(name, words.filter_map(|w| w.split_once(':')).collect())),
+                None => {}
+            }
+        }
+        table
+    }
+
+    fn fields(&self, of: &str) -> &[(&'static str, &'static str)] {
+        self.types.get(of).map(Vec::as_slice).unwrap_or_default()
+    }
+}
 
 /// Everything the schema has to say about a document; nothing for kinds it does not know.
 pub fn check(node: &Node, source: &str) -> Vec<Problem> {
     let problems = RefCell::new(Vec::new());
     let kind = node.get("kind").map(Node::text).unwrap_or_default();
     let version = node.get("apiVersion").map(Node::text).unwrap_or_default();
-    let findings = Findings { source, kind, problems: &problems, root: node };
+    let known = TABLE.kinds.get(&(version, kind)).copied();
+    let findings = Findings { source, kind, known, problems: &problems, root: node };
     if kind == "List" {
         if let Some(Node { content: Content::Sequence(items), .. }) = node.get("items") {
             return items.iter().flat_map(|item| check(item, source)).collect();
         }
-    } else if let Some((_, _, check)) = KINDS.iter().find(|(v, k, _)| *v == version && *k == kind) {
-        check(node, &findings);
+    } else if let Some(known) = known {
+        findings.value(node, "", known);
     } else {
         misspelt_head(node, &findings);
     }
     problems.into_inner()
-}
-
-fn check_as<T: DeserializeOwned>(node: &Node, findings: &Findings<'_>) {
-    let checker = Checker { node, path: String::new(), findings };
-    if let Err(Wrong(Some((at, message)))) = T::deserialize(checker) {
-        findings.problems.borrow_mut().push(Problem { source: findings.source.to_owned(), at, message, hint: None });
-    }
 }
 
 /// `piVersion` and `netadata`: words that only resemble those every object begins with.
@@ -87,6 +81,8 @@ fn misspelt_head(node: &Node, findings: &Findings<'_>) {
 struct Findings<'a> {
     source: &'a str,
     kind: &'a str,
+    /// The kind's type.
+    known: Option<&'static str>,
     problems: &'a RefCell<Vec<Problem>>,
     root: &'a Node,
 }
@@ -96,33 +92,130 @@ impl Findings<'_> {
         self.problems.borrow_mut().push(Problem { source: self.source.to_owned(), at, message, hint });
     }
 
-    fn unknown(&self, key: &str, at: Position, path: &str, fields: &'static [&'static str]) {
+    fn unknown(&self, key: &str, at: Position, path: &str, fields: &[(&'static str, &'static str)]) {
         let full = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         let name = self.root.get("metadata").and_then(|m| m.get("name")).map(Node::text).unwrap_or_default();
         let owner = if name.is_empty() { self.kind.to_owned() } else { format!("{} {name:?}", self.kind) };
-        let near = fields.iter().filter(|f| crate::suggest::distance(key, f) <= 2).min_by_key(|f| crate::suggest::distance(key, f));
+        let names: Vec<&'static str> = fields.iter().map(|(name, _)| *name).collect();
+        let near = names.iter().filter(|f| crate::suggest::distance(key, f) <= 2).min_by_key(|f| crate::suggest::distance(key, f));
         let hint = match near {
             Some(near) => Some(format!("hint: did you mean {near:?}?")),
-            None if path.is_empty() && fields.contains(&"spec") && self.fits_spec(key) => {
+            None if path.is_empty() && self.fits_spec(key) => {
                 Some(format!("hint: {key:?} belongs inside \"spec\": did you mean spec.{key}? Indent it, and what is below it, by two spaces more"))
             }
-            None => fits_below(fields, key)
+            None => fits_below(&names, key)
                 .map(|parent| format!("hint: {key:?} is a field of {parent:?}; did you mean {}?", join(path, &format!("{parent}.{key}")))),
         };
         self.add(at, format!("unknown field {full:?} in {owner}"), hint);
     }
 
-    /// Whether the key would be known inside `spec`: asked of the type itself.
+    /// Whether the key would be known inside `spec`.
     fn fits_spec(&self, key: &str) -> bool {
-        let version = self.root.get("apiVersion").map(Node::text).unwrap_or_default();
-        let Some((_, _, check)) = KINDS.iter().find(|(v, k, _)| *v == version && *k == self.kind) else { return false };
-        let at = Position::default();
-        let null = Node { at, content: Content::Scalar(Value::Null) };
-        let spec = Node { at, content: Content::Mapping(vec![(key.to_owned(), at, null)]) };
-        let probe = Node { at, content: Content::Mapping(vec![("spec".to_owned(), at, spec)]) };
-        let problems = RefCell::new(Vec::new());
-        check(&probe, &Findings { problems: &problems, source: "", kind: "", root: &probe });
-        !problems.borrow().iter().any(|p: &Problem| p.message.contains("unknown field"))
+        let spec = self.known.and_then(|kind| TABLE.fields(kind).iter().find(|(name, _)| *name == "spec"));
+        spec.is_some_and(|(_, spec)| TABLE.fields(spec).iter().any(|(name, _)| *name == key))
+    }
+
+    /// Checks a value against the code of its type.
+    fn value(&self, node: &Node, path: &str, wanted: &'static str) {
+        let wrong = |expected: &str| self.wrong(node, path, &format!("invalid type: {}, expected {expected}", described(node)));
+        if let Some(item) = wanted.strip_prefix('[') {
+            match &node.content {
+                Content::Sequence(items) => items.iter().enumerate().for_each(|(at, node)| self.value(node, &format!("{path}[{at}]"), item)),
+                _ => wrong("a sequence"),
+            }
+        } else if let Some(item) = wanted.strip_prefix('{') {
+            match &node.content {
+                Content::Mapping(entries) => entries.iter().for_each(|(key, _, node)| self.value(node, &join(path, key), item)),
+                _ => wrong("a map"),
+            }
+        } else if let Some(fields) = TABLE.types.get(wanted) {
+            match &node.content {
+                Content::Mapping(entries) => self.object(entries, path, fields),
+                _ => wrong(wanted),
+            }
+        } else if let Content::Scalar(scalar) = &node.content {
+            if let Some(expected) = misfit(scalar, wanted) {
+                wrong(expected);
+            } else if let Some(message) = unreadable(scalar, wanted) {
+                self.wrong(node, path, &message);
+            }
+        } else if wanted != "*" {
+            wrong(expected(wanted));
+        }
+    }
+
+    fn object(&self, entries: &[(String, Position, Node)], path: &str, fields: &[(&'static str, &'static str)]) {
+        let known = |key: &str| fields.iter().find(|(name, _)| *name == key);
+        for (key, at, _) in entries.iter().filter(|(key, _, _)| known(key).is_none()) {
+            self.unknown(key, *at, path, fields);
+        }
+        for (key, _, node) in entries {
+            // A field that is null is a field that is not there.
+            let null = matches!(node.content, Content::Scalar(Value::Null));
+            if let Some((_, wanted)) = known(key).filter(|_| !null) {
+                self.value(node, &join(path, key), wanted);
+            }
+        }
+    }
+
+    fn wrong(&self, node: &Node, path: &str, message: &str) {
+        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        self.add(node.at, format!("{path}{message}"), None);
+    }
+}
+
+/// What a code wants, in words.
+fn expected(code: &str) -> &'static str {
+    match code {
+        "b" => "a boolean",
+        "i4" => "i32",
+        "i8" => "i64",
+        "f" => "f64",
+        "t" => "a time",
+        "y" => "a base64-encoded string",
+        "q" => "a quantity",
+        "x" => "an integer or a string",
+        _ => "a string",
+    }
+}
+
+/// What is wanted in place of a scalar of another type.
+fn misfit(scalar: &Value, code: &str) -> Option<&'static str> {
+    let fits = match (code, scalar) {
+        ("*", _) | ("s" | "t" | "y" | "q" | "x", Value::String(_)) | ("b", Value::Bool(_)) | ("q" | "f", Value::Number(_)) => true,
+        ("i4" | "i8" | "x", Value::Number(n)) => !n.is_f64(),
+        _ => false,
+    };
+    (!fits).then(|| expected(code))
+}
+
+/// What is wrong with a scalar of the right type.
+fn unreadable(scalar: &Value, code: &str) -> Option<String> {
+    match (code, scalar) {
+        ("i4" | "x", Value::Number(n)) if n.as_i64().and_then(|i| i32::try_from(i).ok()).is_none() => {
+            Some(format!("invalid value: integer `{n}`, expected i32"))
+        }
+        ("i8", Value::Number(n)) if n.as_i64().is_none() => Some(format!("invalid value: integer `{n}`, expected i64")),
+        ("t", Value::String(text)) if text.parse::<jiff::Timestamp>().is_err() => Some(format!("invalid value: string {text:?}, expected a time")),
+        ("y", Value::String(text)) => {
+            // Go's decoder reads Base64 over several lines.
+            let plain = text.replace(['\n', '\r'], "");
+            base64::engine::general_purpose::STANDARD.decode(plain).err().map(|error| format!("illegal base64 data: {error}"))
+        }
+        _ => None,
+    }
+}
+
+/// A value as an error names it.
+fn described(node: &Node) -> String {
+    match &node.content {
+        Content::Sequence(_) => "sequence".into(),
+        Content::Mapping(_) => "map".into(),
+        Content::Scalar(Value::Bool(b)) => format!("boolean `{b}`"),
+        Content::Scalar(Value::Number(n)) if n.is_f64() => format!("floating point `{n}`"),
+        Content::Scalar(Value::Number(n)) => format!("integer `{n}`"),
+        Content::Scalar(Value::String(s)) => format!("string {s:?}"),
+        Content::Scalar(_) => "null".into(),
     }
 }
 
@@ -139,148 +232,6 @@ fn fits_below(fields: &[&str], key: &str) -> Option<&'static str> {
 
 fn join(path: &str, rest: &str) -> String {
     if path.is_empty() { rest.to_owned() } else { format!("{path}.{rest}") }
-}
-
-/// A value of the wrong type: where, and what is wrong. Without a place the type itself complained, and its container places it.
-#[derive(Debug)]
-struct Wrong(Option<(Position, String)>);
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.as_ref().map_or("", |(_, m)| m))
-    }
-}
-impl std::error::Error for Wrong {}
-impl de::Error for Wrong {
-    fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Wrong(Some((Position::default(), message.to_string())))
-    }
-}
-
-#[derive(Clone)]
-struct Checker<'a> {
-    node: &'a Node,
-    path: String,
-    findings: &'a Findings<'a>,
-}
-
-impl<'a> Checker<'a> {
-    fn place<T>(&self, result: Result<T, Wrong>) -> Result<T, Wrong> {
-        result.map_err(|Wrong(found)| match found {
-            Some((at, message)) if at == Position::default() => {
-                let path = if self.path.is_empty() { String::new() } else { format!("{}: ", self.path) };
-                Wrong(Some((self.node.at, format!("{path}{message}"))))
-            }
-            other => Wrong(other),
-        })
-    }
-
-    /// Go's decoder reads Base64 over several lines.
-    fn is_base64(&self) -> bool {
-        match self.findings.kind {
-            "Secret" => self.path.starts_with("data."),
-            "ConfigMap" => self.path.starts_with("binaryData."),
-            _ => false,
-        }
-    }
-
-    fn visit<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, Wrong> {
-        let result = match &self.node.content {
-            Content::Scalar(Value::Null) => visitor.visit_unit(),
-            Content::Scalar(Value::Bool(b)) => visitor.visit_bool(*b),
-            Content::Scalar(Value::String(s)) if self.is_base64() => visitor.visit_str(&s.replace(['\n', '\r'], "")),
-            Content::Scalar(Value::String(s)) => visitor.visit_str(s),
-            Content::Scalar(Value::Number(n)) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
-                (Some(i), _, _) => visitor.visit_i64(i),
-                (_, Some(u), _) => visitor.visit_u64(u),
-                (_, _, f) => visitor.visit_f64(f.unwrap_or_default()),
-            },
-            Content::Scalar(_) => visitor.visit_unit(),
-            Content::Sequence(items) => visitor.visit_seq(Items { items: items.iter().enumerate(), owner: self }),
-            Content::Mapping(entries) => visitor.visit_map(Entries { entries: entries.iter(), value: None, owner: self }),
-        };
-        self.place(result)
-    }
-}
-
-impl<'de, 'a> de::Deserializer<'de> for Checker<'a> {
-    type Error = Wrong;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        self.visit(visitor)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.node.content {
-            Content::Scalar(Value::Null) => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Wrong> {
-        // The server takes bare numbers for quantities.
-        if name == "Quantity"
-            && let Content::Scalar(Value::Number(n)) = &self.node.content
-        {
-            return visitor.visit_newtype_struct(n.to_string().into_deserializer());
-        }
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Wrong> {
-        if let Content::Mapping(entries) = &self.node.content {
-            for (key, at, _) in entries {
-                let head = self.path.is_empty() && matches!(key.as_str(), "apiVersion" | "kind");
-                if !fields.contains(&key.as_str()) && !head {
-                    self.findings.unknown(key, *at, &self.path, fields);
-                }
-            }
-        }
-        self.visit(visitor)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map enum identifier
-        ignored_any
-    }
-}
-
-struct Items<'a, 'b> {
-    items: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
-    owner: &'b Checker<'a>,
-}
-
-impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
-    type Error = Wrong;
-
-    fn next_element_seed<T: de::DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some((index, node)) = self.items.next() else { return Ok(None) };
-        let child = Checker { node, path: format!("{}[{index}]", self.owner.path), findings: self.owner.findings };
-        let placed = child.clone();
-        placed.place(seed.deserialize(child)).map(Some)
-    }
-}
-
-struct Entries<'a, 'b> {
-    entries: std::slice::Iter<'a, (String, Position, Node)>,
-    value: Option<&'a (String, Position, Node)>,
-    owner: &'b Checker<'a>,
-}
-
-impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
-    type Error = Wrong;
-
-    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        self.value = self.entries.next();
-        self.value.map(|(key, _, _)| seed.deserialize(key.as_str().into_deserializer())).transpose()
-    }
-
-    fn next_value_seed<T: de::DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Wrong> {
-        let Some((key, _, node)) = self.value.take() else { return Err(Wrong(None)) };
-        let child = Checker { node, path: join(&self.owner.path, key), findings: self.owner.findings };
-        let placed = child.clone();
-        placed.place(seed.deserialize(child))
-    }
 }
 
 #[cfg(test)]
@@ -313,6 +264,31 @@ mod tests {
     fn wrong_types_are_placed() {
         let said = told("apiVersion: apps/v1\nkind: Deployment\nspec:\n  replicas: three\n  selector: {}\n  template: {}\n");
         assert!(said[0].starts_with("x.yaml:4:13: spec.replicas: invalid type: string \"three\""), "{said:?}");
+    }
+
+    #[test]
+    fn every_type_in_the_table_is_known() {
+        for (of, fields) in &super::TABLE.types {
+            for (field, code) in fields {
+                let inner = code.trim_start_matches(['[', '{']);
+                let scalar = matches!(inner, "s" | "b" | "i4" | "i8" | "f" | "t" | "y" | "q" | "x" | "*");
+                assert!(scalar || super::TABLE.types.contains_key(inner), "{of}.{field}: {code}");
+            }
+        }
+        assert!(super::TABLE.kinds.values().all(|of| super::TABLE.types.contains_key(of)));
+    }
+
+    #[test]
+    fn scalars_are_read_as_the_server_reads_them() {
+        let secret = |data: &str| told(&format!("apiVersion: v1\nkind: Secret\ndata:\n  a: {data}\n"));
+        assert!(secret("\"aGVs\\nbG8=\"").is_empty());
+        assert!(secret("'%%%'")[0].starts_with("x.yaml:4:6: data.a: illegal base64 data"), "{:?}", secret("'%%%'"));
+        let quota = told("apiVersion: v1\nkind: ResourceQuota\nspec: {hard: {pods: 3, cpu: [1]}}\n");
+        assert_eq!(quota.len(), 1);
+        assert!(quota[0].contains("spec.hard.cpu: invalid type: sequence, expected a quantity"), "{quota:?}");
+        let many = told("apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 99999999999, paused: 'yes', minReadySeconds: null}\n");
+        assert_eq!(many.len(), 2, "{many:?}");
+        assert!(many[0].contains("spec.replicas: invalid value: integer `99999999999`, expected i32"), "{many:?}");
     }
 
     #[test]

@@ -20,10 +20,12 @@ pub use columns::Columns;
 
 /// Writes to stdout; a closed pipe ends the command quietly.
 pub fn emit(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    crate::progress::aside(|| {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    })
 }
 
 /// Writes a line to stdout.
@@ -34,7 +36,12 @@ macro_rules! outln {
 
 /// Writes a warning to stderr.
 pub fn warn(text: &str) {
-    eprintln!("{}", style::warning(text));
+    note(&style::warning(text));
+}
+
+/// Writes a line to stderr while a command is at work.
+pub fn note(text: &str) {
+    crate::progress::aside(|| eprintln!("{text}"));
 }
 
 /// The `-o` flags of a command.
@@ -232,17 +239,36 @@ impl Printer {
                 format!("{separator}{}", yaml::to_string(&stripped()))
             }
             Some(Format::KYaml) => kyaml::to_string(&stripped()),
-            Some(Format::JsonPath(template, source)) => template.print(object, self.allow_missing).map_err(|e| {
-                anyhow!("error executing jsonpath {source:?}: Error executing template: {e}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n\n", go_syntax(object))
-            })?,
+            Some(Format::JsonPath(template, source)) => {
+                template.print(object, self.allow_missing).map_err(|e| json_path_failed(source, &e, object))?
+            }
             Some(Format::JsonPathAsJson(template, source)) => {
-                let groups = template.find(object, self.allow_missing).map_err(|e| anyhow!("error executing jsonpath {source:?}: {e}"))?;
+                let groups = template.find(object, self.allow_missing).map_err(|e| json_path_failed(source, &e, object))?;
                 groups.into_iter().map(|group| shared::gojson::indented(&Value::Array(group), "    ") + "\n").collect()
             }
-            Some(Format::GoTemplate(template)) => template.run(object, self.allow_missing).map_err(|e| anyhow!("error executing template: {e}"))?,
+            Some(Format::GoTemplate(template)) => template.run(object, self.allow_missing).or_else(|failed| explained(template, object, &failed))?,
             Some(Format::Columns(columns)) => columns.print(object, self.printed == 0)?,
         })
     }
+}
+
+/// What upstream says of a JSONPath that failed, all in the error.
+fn json_path_failed(source: &str, error: &jsonpath::Error, object: &Value) -> anyhow::Error {
+    anyhow!(
+        "error executing jsonpath {source:?}: Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n\n",
+        go_syntax(object)
+    )
+}
+
+/// What upstream prints of a template that failed: how far it came, and all there is to find the mistake with.
+fn explained(template: &template::Template, object: &Value, failed: &template::Failed) -> Result<String> {
+    let (printed, error, source) = (&failed.printed, &failed.error, template.source());
+    emit(&format!(
+        "{printed}Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{source}\n\traw data was:\n\t\t{}\n\tobject given to template engine was:\n\t\t{}\n\n",
+        shared::gojson::compact(object),
+        template::plain(object)
+    ))?;
+    Err(anyhow!("error executing template {}: {error}", go_quoted(source)))
 }
 
 /// `deployment.apps/x`, from what the object says it is.

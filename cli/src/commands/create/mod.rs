@@ -148,7 +148,10 @@ impl Args {
         for document in documents {
             let source = document.source.clone();
             let done = async {
-                let mut info = resource::locate(ctx, document, false).await?;
+                let mut info = match dry_run {
+                    DryRun::Client => located_anywhere(ctx, document).await?,
+                    _ => resource::locate(ctx, document, false).await?,
+                };
                 if self.save_config {
                     crate::apply::save_config(&mut info.object);
                 }
@@ -180,5 +183,13 @@ impl Args {
         let answer = ctx.client().await?.bytes(Method::POST, uri, "application/json, */*", Some(("application/json", body))).await?;
         crate::print::emit(&String::from_utf8_lossy(&answer))?;
         Ok(())
+    }
+}
+
+/// Locates an object that nothing is done with; where no server can be asked, what the manifest says has to do.
+async fn located_anywhere(ctx: &Ctx, document: manifest::Document) -> Result<resource::Info> {
+    match resource::locate(ctx, document.clone(), false).await {
+        Err(error) if errors::is_unreachable(&error) => resource::locate(ctx, document, true).await,
+        located => located,
     }
 }

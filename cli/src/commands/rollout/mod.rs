@@ -2,8 +2,10 @@
 
 mod change;
 mod history;
+mod live;
 mod status;
 mod undo;
+mod verdict;
 
 use std::rc::Rc;
 
@@ -17,7 +19,7 @@ use crate::podspec;
 use crate::print::OutputArgs;
 use crate::resource::{self, Info, Query, SelectorArgs};
 
-pub use status::verdict;
+pub use verdict::verdict;
 
 /// Manage the rollout of one or many resources
 #[derive(Debug, clap::Args)]

@@ -1,9 +1,11 @@
-//! `rollout status`: how far a rollout is (`k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go`).
+//! `rollout status`: waits for a rollout to end, and says how far it is.
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
 
 use super::RolloutArgs;
+use super::live::{self, Live};
+use super::verdict::{Stuck, verdict};
 use crate::app::Ctx;
 use crate::errors;
 use crate::resource::Info;
@@ -41,10 +43,12 @@ impl Args {
             let done = if timeout.is_zero() {
                 waiting.await
             } else {
-                tokio::time::timeout(timeout, waiting).await.unwrap_or_else(|_| Err(anyhow!("timed out waiting for the condition")))
+                tokio::time::timeout(timeout, waiting).await.unwrap_or_else(|_| Err(Stuck("timed out waiting for the condition".into()).into()))
             };
-            if let Err(error) = done {
-                failures.push(error);
+            match done {
+                Err(error) if error.is::<Stuck>() => failures.push(live::explained(ctx, info, error).await),
+                Err(error) => failures.push(error),
+                Ok(()) => {}
             }
         }
         errors::collect(failures)
@@ -54,6 +58,7 @@ impl Args {
         if !matches!(info.kind.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
             bail!("no status viewer has been implemented for {}", info.kind.kind);
         }
+        let live = Live::new(self.watch);
         let mut last = String::new();
         let mut outcome: Result<()> = Ok(());
         let step = |object: Option<&Value>| {
@@ -61,192 +66,22 @@ impl Args {
                 outcome = Err(anyhow!("object has been deleted"));
                 return true;
             };
-            match verdict(object, self.revision) {
-                Ok((message, done)) => {
-                    if message != last {
-                        if let Err(error) = crate::print::emit(&format!("{message}\n")) {
-                            outcome = Err(error);
-                            return true;
-                        }
-                        last.clone_from(&message);
-                    }
-                    done || !self.watch
+            let judged = verdict(object, self.revision).and_then(|(message, done)| {
+                if message != last {
+                    live.tell(object, &message, done || !self.watch)?;
+                    last.clone_from(&message);
                 }
-                Err(error) => {
-                    outcome = Err(error);
-                    true
-                }
-            }
-        };
-        let waited = crate::commands::wait::until(ctx, info, step).await;
-        if let Err(error) = &outcome
-            && error.to_string().contains("progress deadline")
-        {
-            tell_why(ctx, info).await;
-        }
-        waited.and(outcome)
-    }
-}
-
-/// The line that tells how far an object's rollout is, and whether it is done.
-///
-/// # Errors
-/// When it cannot be done any more, or follows no strategy that could be watched.
-pub fn verdict(object: &Value, revision: i64) -> Result<(String, bool)> {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let (spec, status) = (&object["spec"], &object["status"]);
-    let number = |value: &Value| value.as_i64().unwrap_or(0);
-    let observed = number(&object["metadata"]["generation"]) <= number(&status["observedGeneration"]);
-    match object["kind"].as_str().unwrap_or_default() {
-        "Deployment" => {
-            if revision > 0 {
-                let current: i64 = object["metadata"]["annotations"][super::REVISION].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
-                if current != revision {
-                    bail!("desired revision ({revision}) is different from the running revision ({current})");
-                }
-            }
-            if !observed {
-                return Ok(("Waiting for deployment spec update to be observed...".into(), false));
-            }
-            let failed = status["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded");
-            if failed {
-                bail!("deployment {name:?} exceeded its progress deadline");
-            }
-            let wanted = spec["replicas"].as_i64().unwrap_or(1);
-            let (all, updated, available) = (number(&status["replicas"]), number(&status["updatedReplicas"]), number(&status["availableReplicas"]));
-            Ok(if updated < wanted {
-                (format!("Waiting for deployment {name:?} rollout to finish: {updated} out of {wanted} new replicas have been updated..."), false)
-            } else if all > updated {
-                (format!("Waiting for deployment {name:?} rollout to finish: {} old replicas are pending termination...", all - updated), false)
-            } else if available < updated {
-                (format!("Waiting for deployment {name:?} rollout to finish: {available} of {updated} updated replicas are available..."), false)
-            } else {
-                (format!("deployment {name:?} successfully rolled out"), true)
+                Ok(done || !self.watch)
+            });
+            judged.unwrap_or_else(|error| {
+                outcome = Err(error);
+                true
             })
-        }
-        "DaemonSet" => {
-            let strategy = spec["updateStrategy"]["type"].as_str().unwrap_or("RollingUpdate");
-            if strategy != "RollingUpdate" {
-                bail!("rollout status is only available for RollingUpdate strategy type");
-            }
-            if !observed {
-                return Ok(("Waiting for daemon set spec update to be observed...".into(), false));
-            }
-            let (wanted, updated, available) =
-                (number(&status["desiredNumberScheduled"]), number(&status["updatedNumberScheduled"]), number(&status["numberAvailable"]));
-            Ok(if updated < wanted {
-                (format!("Waiting for daemon set {name:?} rollout to finish: {updated} out of {wanted} new pods have been updated..."), false)
-            } else if available < wanted {
-                (format!("Waiting for daemon set {name:?} rollout to finish: {available} of {wanted} updated pods are available..."), false)
-            } else {
-                (format!("daemon set {name:?} successfully rolled out"), true)
-            })
-        }
-        "StatefulSet" => stateful_set(object, observed),
-        other => bail!("no status viewer has been implemented for {other}"),
-    }
-}
-
-fn stateful_set(object: &Value, observed: bool) -> Result<(String, bool)> {
-    let (spec, status) = (&object["spec"], &object["status"]);
-    let number = |value: &Value| value.as_i64().unwrap_or(0);
-    if spec["updateStrategy"]["type"].as_str().unwrap_or("RollingUpdate") != "RollingUpdate" {
-        bail!("rollout status is only available for RollingUpdate strategy type");
-    }
-    if number(&status["observedGeneration"]) == 0 || !observed {
-        return Ok(("Waiting for statefulset spec update to be observed...".into(), false));
-    }
-    let wanted = spec["replicas"].as_i64().unwrap_or(1);
-    let (ready, updated) = (number(&status["readyReplicas"]), number(&status["updatedReplicas"]));
-    if ready < wanted {
-        return Ok((format!("Waiting for {} pods to be ready...", wanted - ready), false));
-    }
-    if let Some(partition) = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64() {
-        if updated < wanted - partition {
-            return Ok((
-                format!("Waiting for partitioned roll out to finish: {updated} out of {} new pods have been updated...", wanted - partition),
-                false,
-            ));
-        }
-        return Ok((format!("partitioned roll out complete: {updated} new pods have been updated..."), true));
-    }
-    if status["updateRevision"] != status["currentRevision"] {
-        return Ok((
-            format!(
-                "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
-                status["updateRevision"].as_str().unwrap_or_default()
-            ),
-            false,
-        ));
-    }
-    Ok((
-        format!(
-            "statefulset rolling update complete {} pods at revision {}...",
-            number(&status["currentReplicas"]),
-            status["currentRevision"].as_str().unwrap_or_default()
-        ),
-        true,
-    ))
-}
-
-/// The reasons of the pods that keep a rollout from finishing, on stderr.
-async fn tell_why(ctx: &Ctx, info: &Info) {
-    let Some(selector) = crate::podspec::pod_selector(&info.object) else { return };
-    let pods = crate::discovery::Kind::built_in("", "v1", "Pod", "pods", true);
-    let parameters = [("labelSelector", selector)];
-    let Ok(list) = crate::resource::list_all(ctx, &pods.collection(info.namespace.as_deref()), &parameters, 0).await else { return };
-    for pod in list["items"].as_array().into_iter().flatten() {
-        for status in pod["status"]["containerStatuses"].as_array().into_iter().flatten().filter(|s| s["ready"] != true) {
-            let waiting = &status["state"]["waiting"];
-            if let Some(reason) = waiting["reason"].as_str() {
-                let (pod, container) = (pod["metadata"]["name"].as_str().unwrap_or_default(), status["name"].as_str().unwrap_or_default());
-                eprintln!("  {pod}, container {container}: {reason}: {}", waiting["message"].as_str().unwrap_or_default());
-            }
-        }
-        for condition in
-            pod["status"]["conditions"].as_array().into_iter().flatten().filter(|c| c["type"] == "PodScheduled" && c["status"] == "False")
-        {
-            eprintln!("  {}: {}", pod["metadata"]["name"].as_str().unwrap_or_default(), condition["message"].as_str().unwrap_or_default());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::verdict;
-    use serde_json::json;
-
-    #[test]
-    fn every_stage_has_its_line() {
-        let deployment = |updated: i64, all: i64, available: i64, generation: i64| {
-            json!({"kind": "Deployment", "metadata": {"name": "d", "generation": generation}, "spec": {"replicas": 3},
-                   "status": {"observedGeneration": 1, "updatedReplicas": updated, "replicas": all, "availableReplicas": available}})
         };
-        for (object, line, done) in [
-            (deployment(3, 3, 3, 2), "Waiting for deployment spec update to be observed...", false),
-            (deployment(1, 3, 3, 1), "Waiting for deployment \"d\" rollout to finish: 1 out of 3 new replicas have been updated...", false),
-            (deployment(3, 4, 3, 1), "Waiting for deployment \"d\" rollout to finish: 1 old replicas are pending termination...", false),
-            (deployment(3, 3, 2, 1), "Waiting for deployment \"d\" rollout to finish: 2 of 3 updated replicas are available...", false),
-            (deployment(3, 3, 3, 1), "deployment \"d\" successfully rolled out", true),
-            (
-                json!({"kind": "DaemonSet", "metadata": {"name": "d", "generation": 1}, "status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberAvailable": 1}}),
-                "Waiting for daemon set \"d\" rollout to finish: 1 of 2 updated pods are available...",
-                false,
-            ),
-            (
-                json!({"kind": "StatefulSet", "metadata": {"name": "s", "generation": 1}, "spec": {"replicas": 2}, "status": {"observedGeneration": 1, "readyReplicas": 1}}),
-                "Waiting for 1 pods to be ready...",
-                false,
-            ),
-        ] {
-            assert_eq!(verdict(&object, 0).unwrap(), (line.to_owned(), done));
+        tokio::select! {
+            waited = crate::commands::wait::until(ctx, info, step) => waited?,
+            () = live.follow_pods(ctx, info) => {}
         }
-        let mut late = deployment(3, 3, 3, 1);
-        late["status"]["conditions"] = json!([{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]);
-        assert_eq!(verdict(&late, 0).unwrap_err().to_string(), "deployment \"d\" exceeded its progress deadline");
+        outcome
     }
 }

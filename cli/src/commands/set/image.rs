@@ -40,7 +40,8 @@ impl Args {
             crate::errors::collect(problems.into_iter().map(|p| anyhow!("{p}")).collect())?;
         }
         let (infos, failures) = self.change.infos(ctx, &resources).await?;
-        self.change.apply(ctx, infos, failures, "image updated", |object, info| apply(object, &images, info)).await
+        let change = ChangeArgs { what: Some("image update to pod template:"), ..self.change.clone() };
+        change.apply(ctx, infos, failures, "image updated", |object, info| apply(object, &images, info)).await
     }
 }
 
@@ -48,7 +49,7 @@ fn parse(pairs: &[String]) -> Result<Vec<(String, String)>> {
     pairs
         .iter()
         .map(|pair| match pair.split_once('=') {
-            Some((container, image)) if !container.is_empty() && !image.is_empty() => Ok((container.to_owned(), image.to_owned())),
+            Some((container, image)) if !container.is_empty() => Ok((container.to_owned(), image.to_owned())),
             _ => bail!("invalid image pair {pair:?}: expected container=image"),
         })
         .collect()

@@ -1,7 +1,7 @@
 //! `why`: what keeps an object from being as it should be, gathered from the object, what it owns, its events and the nodes (kctl only).
 
 mod nodes;
-mod reasons;
+pub mod reasons;
 
 use anyhow::Result;
 use serde_json::Value;

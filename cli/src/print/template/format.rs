@@ -24,6 +24,17 @@ pub(crate) fn plain(value: &Value) -> String {
     }
 }
 
+/// `%s` of a list or object, whose numbers and truths are no text.
+pub(super) fn as_text(value: &Value) -> String {
+    match value {
+        Value::Bool(_) | Value::Number(_) => format!("%!s({}={})", type_name(value), plain(value)),
+        Value::Null => "%!s(<nil>)".into(),
+        Value::String(s) => s.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(as_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => format!("map[{}]", map.iter().map(|(k, v)| format!("{k}:{}", as_text(v))).collect::<Vec<_>>().join(" ")),
+    }
+}
+
 /// Go's name of a value's type.
 pub(super) fn type_name(value: &Value) -> &'static str {
     match value {

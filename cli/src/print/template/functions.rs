@@ -2,77 +2,94 @@
 
 use std::cmp::Ordering;
 
-use base64::Engine;
+use base64::{DecodeError, Engine};
 use serde_json::Value;
 
-use super::eval::{Maybe, truth};
+use super::eval::{Maybe, Typed, truth};
 use super::{Error, fail, format};
 
-const NAMES: &[&str] = &[
-    "and",
-    "or",
-    "not",
-    "len",
-    "index",
-    "slice",
-    "print",
-    "printf",
-    "println",
-    "html",
-    "js",
-    "urlquery",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "call",
-    "exists",
-    "base64decode",
+/// The functions with the fewest and the most arguments they take.
+const FUNCTIONS: &[(&str, usize, usize)] = &[
+    ("and", 1, MANY),
+    ("or", 1, MANY),
+    ("not", 1, 1),
+    ("len", 1, 1),
+    ("index", 1, MANY),
+    ("slice", 1, MANY),
+    ("print", 0, MANY),
+    ("printf", 1, MANY),
+    ("println", 0, MANY),
+    ("html", 0, MANY),
+    ("js", 0, MANY),
+    ("urlquery", 0, MANY),
+    ("eq", 1, MANY),
+    ("ne", 2, 2),
+    ("lt", 2, 2),
+    ("le", 2, 2),
+    ("gt", 2, 2),
+    ("ge", 2, 2),
+    ("call", 1, MANY),
+    ("exists", 1, MANY),
+    ("base64decode", 1, 1),
 ];
+const MANY: usize = usize::MAX;
+
+/// Stands in an error for how the first operand is written.
+pub(super) const OPERAND: &str = "\u{0}";
 
 pub(super) fn exists(name: &str) -> bool {
-    NAMES.contains(&name)
+    FUNCTIONS.iter().any(|(known, ..)| *known == name)
 }
 
-pub(super) fn call(name: &str, arguments: Vec<Maybe>) -> Result<Maybe, Error> {
+/// Whether the first argument must be text.
+pub(super) fn begins_with_text(name: &str) -> bool {
+    matches!(name, "printf" | "base64decode")
+}
+
+/// Refuses a number of arguments that a function does not take.
+pub(super) fn counted(name: &str, got: usize) -> Result<(), Error> {
+    match FUNCTIONS.iter().find(|(known, ..)| *known == name) {
+        Some((_, least, MANY)) if got < *least => fail(format!("wrong number of args for {name}: want at least {least} got {got}")),
+        Some((_, least, most)) if *most != MANY && got != *least => fail(format!("wrong number of args for {name}: want {least} got {got}")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn call(name: &str, arguments: Vec<Typed>) -> Result<Maybe, Error> {
     let text = |s: String| Ok(Some(Value::String(s)));
-    match name {
-        "not" => one(&arguments).map(|v| Some(Value::Bool(!truth(v)))),
-        "len" => length(one(&arguments)?),
-        "index" => index(&arguments),
-        "slice" => slice(&arguments),
-        "print" => text(format::sprint(&arguments)),
-        "println" => text(arguments.iter().map(format::or_nil).collect::<Vec<_>>().join(" ") + "\n"),
-        "printf" => match arguments.split_first() {
-            Some((Some(Value::String(f)), rest)) => text(format::sprintf(f, rest)),
-            _ => fail("wrong type for value; expected string"),
-        },
-        "html" => text(html(&format::sprint(&arguments))),
-        "js" => text(js(&format::sprint(&arguments))),
-        "urlquery" => text(urlquery(&format::sprint(&arguments))),
-        "eq" | "ne" | "lt" | "le" | "gt" | "ge" => compare(name, &arguments).map(|b| Some(Value::Bool(b))),
-        "exists" => Ok(Some(Value::Bool(path(&arguments).is_some()))),
-        "base64decode" => decode(one(&arguments)?),
-        other => fail(format!("{other} cannot be called on objects")),
+    let truthful = |b: bool| Ok(Some(Value::Bool(b)));
+    match (name, arguments.as_slice()) {
+        ("not", [one]) => truthful(!truth(&one.value)),
+        ("len", [one]) => length(one),
+        ("index", _) => index(&arguments),
+        ("slice", _) => slice(&arguments),
+        ("eq" | "ne" | "lt" | "le" | "gt" | "ge", _) => truthful(compare(name, &arguments)?),
+        ("base64decode", [one]) => decode(&one.value),
+        ("call", [Typed { value: None | Some(Value::Null), .. }, ..]) => fail("call of nil"),
+        ("call", [one, ..]) => fail(format!("non-function {OPERAND} of type {}", one.type_name())),
+        _ => {
+            let values: Vec<Maybe> = arguments.into_iter().map(|a| a.value).collect();
+            match (name, values.split_first()) {
+                ("print", _) => text(format::sprint(&values)),
+                ("println", _) => text(values.iter().map(format::or_nil).collect::<Vec<_>>().join(" ") + "\n"),
+                ("printf", Some((Some(Value::String(f)), rest))) => text(format::sprintf(f, rest)),
+                ("html", _) => text(html(&format::sprint(&values))),
+                ("js", _) => text(js(&format::sprint(&values))),
+                ("urlquery", _) => text(urlquery(&format::sprint(&values))),
+                ("exists", _) => truthful(path(&values).is_some()),
+                (other, _) => fail(format!("{other} cannot be called on objects")),
+            }
+        }
     }
 }
 
-fn one(arguments: &[Maybe]) -> Result<&Maybe, Error> {
-    match arguments {
-        [one] => Ok(one),
-        many => fail(format!("wrong number of args: want 1 got {}", many.len())),
-    }
-}
-
-fn length(value: &Maybe) -> Result<Maybe, Error> {
-    let length = match value {
+fn length(of: &Typed) -> Result<Maybe, Error> {
+    let length = match &of.value {
         Some(Value::String(s)) => s.len(),
         Some(Value::Array(a)) => a.len(),
         Some(Value::Object(o)) => o.len(),
-        Some(other) => return fail(format!("len of type {}", format::type_name(other))),
-        None => return fail("len of nil pointer"),
+        None | Some(Value::Null) => return fail("reflect: call of reflect.Value.Type on zero Value"),
+        Some(_) => return fail(format!("len of type {}", of.type_name())),
     };
     Ok(Some(Value::from(length)))
 }
@@ -90,40 +107,44 @@ fn path(arguments: &[Maybe]) -> Maybe {
     Some(current)
 }
 
-fn index(arguments: &[Maybe]) -> Result<Maybe, Error> {
-    let Some((first, keys)) = arguments.split_first() else { return fail("wrong number of args: want at least 1 got 0") };
+fn index(arguments: &[Typed]) -> Result<Maybe, Error> {
+    let Some((first, keys)) = arguments.split_first() else { return Ok(None) };
     let mut current = first.clone();
     for key in keys {
-        current = match (current, key) {
-            (Some(Value::Object(mut map)), Some(Value::String(key))) => map.remove(key),
-            (Some(Value::Array(items)), Some(Value::Number(n))) => {
-                let Some(item) = n.as_u64().and_then(|i| items.get(i as usize).cloned()) else { return fail(format!("index out of range: {n}")) };
-                Some(item)
-            }
-            (Some(Value::String(s)), Some(Value::Number(n))) => match n.as_u64().and_then(|i| s.as_bytes().get(i as usize).copied()) {
-                Some(byte) => Some(Value::from(byte)),
-                None => return fail(format!("index out of range: {n}")),
-            },
+        let found = match (&current.value, &key.value) {
             (None | Some(Value::Null), _) => return fail("index of untyped nil"),
-            (Some(value), _) => return fail(format!("can't index item of type {}", format::type_name(&value))),
+            (Some(Value::Object(map)), Some(Value::String(key))) => map.get(key).cloned(),
+            (Some(Value::Object(_)), None | Some(Value::Null)) => return fail("value is nil; should be of type string"),
+            (Some(Value::Object(_)), Some(_)) => return fail(format!("value has type {}; should be string", key.type_name())),
+            (Some(Value::Array(items)), _) => Some(items[position(key, items.len(), false)?].clone()),
+            (Some(Value::String(text)), _) => Some(Value::from(text.as_bytes()[position(key, text.len(), false)?])),
+            (Some(_), _) => return fail(format!("can't index item of type {}", current.type_name())),
         };
+        current = Typed::of(found);
     }
-    Ok(current)
+    Ok(current.value)
 }
 
-fn slice(arguments: &[Maybe]) -> Result<Maybe, Error> {
-    let Some((Some(value), bounds)) = arguments.split_first() else { return fail("slice of untyped nil") };
+/// A place in a list or text of that length; its end counts where a slice may end.
+fn position(key: &Typed, length: usize, end_counts: bool) -> Result<usize, Error> {
+    match &key.value {
+        None | Some(Value::Null) => fail("cannot index slice/array with nil"),
+        Some(Value::Number(n)) if !n.is_f64() => {
+            let at = n.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|at| *at < length || end_counts && *at == length);
+            at.ok_or_else(|| Error(format!("index out of range: {n}")))
+        }
+        Some(_) => fail(format!("cannot index slice/array with type {}", key.type_name())),
+    }
+}
+
+fn slice(arguments: &[Typed]) -> Result<Maybe, Error> {
+    let Some((Typed { value: Some(value), .. }, bounds)) = arguments.split_first() else { return fail("slice of untyped nil") };
     let length = match value {
         Value::String(s) => s.len(),
         Value::Array(a) => a.len(),
-        other => return fail(format!("can't slice item of type {}", format::type_name(other))),
+        _ => return fail(format!("can't slice item of type {}", arguments[0].type_name())),
     };
-    let bound = |index: usize, default: usize| match bounds.get(index) {
-        None => Ok(default),
-        Some(value) => {
-            value.as_ref().and_then(Value::as_u64).map(|n| n as usize).filter(|n| *n <= length).ok_or_else(|| Error("index out of range".into()))
-        }
-    };
+    let bound = |index: usize, default: usize| bounds.get(index).map_or(Ok(default), |key| position(key, length, true));
     let (low, high) = (bound(0, 0)?, bound(1, length)?);
     if low > high {
         return fail(format!("invalid slice index: {low} > {high}"));
@@ -135,7 +156,7 @@ fn slice(arguments: &[Maybe]) -> Result<Maybe, Error> {
     }))
 }
 
-fn compare(name: &str, arguments: &[Maybe]) -> Result<bool, Error> {
+fn compare(name: &str, arguments: &[Typed]) -> Result<bool, Error> {
     let Some((first, rest)) = arguments.split_first().filter(|(_, rest)| !rest.is_empty()) else { return fail("missing argument for comparison") };
     if name == "eq" {
         for other in rest {
@@ -149,12 +170,14 @@ fn compare(name: &str, arguments: &[Maybe]) -> Result<bool, Error> {
     if name == "ne" {
         return equal(first, other).map(|e| !e);
     }
-    let order = match (first, other) {
+    let order = match (&first.value, &other.value) {
         (Some(Value::String(a)), Some(Value::String(b))) => a.cmp(b),
         (Some(Value::Number(a)), Some(Value::Number(b))) if a.is_f64() == b.is_f64() => {
             a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)
         }
-        _ => return fail("incompatible types for comparison"),
+        (Some(Value::Bool(_)), Some(Value::Bool(_))) => return fail("invalid type for comparison"),
+        (a, b) if !has_kind(a) || !has_kind(b) => return fail("invalid type for comparison"),
+        _ => return fail(incompatible(first, other)),
     };
     Ok(match name {
         "lt" => order.is_lt(),
@@ -164,22 +187,38 @@ fn compare(name: &str, arguments: &[Maybe]) -> Result<bool, Error> {
     })
 }
 
-fn equal(a: &Maybe, b: &Maybe) -> Result<bool, Error> {
-    match (a, b) {
-        (Some(Value::Number(x)), Some(Value::Number(y))) if x.is_f64() != y.is_f64() => fail("incompatible types for comparison"),
-        (Some(x), Some(y)) if !x.is_null() && !y.is_null() && std::mem::discriminant(x) != std::mem::discriminant(y) => {
-            fail("incompatible types for comparison")
+/// Whether a value is of a kind that can be compared at all.
+fn has_kind(value: &Maybe) -> bool {
+    matches!(value, Some(Value::Bool(_) | Value::Number(_) | Value::String(_)))
+}
+
+fn incompatible(a: &Typed, b: &Typed) -> String {
+    format!("incompatible types for comparison: {} and {}", a.type_name(), b.type_name())
+}
+
+fn equal(a: &Typed, b: &Typed) -> Result<bool, Error> {
+    match (&a.value, &b.value) {
+        (None | Some(Value::Null), None | Some(Value::Null)) => Ok(true),
+        (None | Some(Value::Null), _) | (_, None | Some(Value::Null)) => Ok(false),
+        (Some(Value::Number(x)), Some(Value::Number(y))) if x.is_f64() != y.is_f64() => fail(incompatible(a, b)),
+        (Some(x), Some(_)) if !has_kind(&a.value) && !has_kind(&b.value) => {
+            fail(format!("non-comparable type {}: {}", format::as_text(x), a.type_name()))
         }
-        (x, y) => Ok(x.as_ref().unwrap_or(&Value::Null) == y.as_ref().unwrap_or(&Value::Null)),
+        (Some(x), Some(y)) if std::mem::discriminant(x) != std::mem::discriminant(y) => fail(incompatible(a, b)),
+        (x, y) => Ok(x == y),
     }
 }
 
 fn decode(value: &Maybe) -> Result<Maybe, Error> {
-    let Some(Value::String(text)) = value else { return fail("wrong type for value; expected string") };
-    match base64::engine::general_purpose::STANDARD.decode(text) {
-        Ok(bytes) => Ok(Some(Value::String(String::from_utf8_lossy(&bytes).into_owned()))),
-        Err(error) => fail(format!("base64 decode failed: {error}")),
-    }
+    let Some(Value::String(text)) = value else { return Ok(None) };
+    // Go's decoder reads over ends of lines.
+    let text = text.replace(['\n', '\r'], "");
+    let at = match base64::engine::general_purpose::STANDARD.decode(&text) {
+        Ok(bytes) => return Ok(Some(Value::String(String::from_utf8_lossy(&bytes).into_owned()))),
+        Err(DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _)) => at,
+        Err(_) => text.len(),
+    };
+    fail(format!("base64 decode failed: illegal base64 data at input byte {at}"))
 }
 
 fn html(text: &str) -> String {

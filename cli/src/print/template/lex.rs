@@ -21,10 +21,18 @@ pub(super) enum Token {
     Space,
 }
 
+/// A token, where it begins in the template, and how it is written there.
+#[derive(Debug, Clone)]
+pub(super) struct Lexeme {
+    pub token: Token,
+    pub at: usize,
+    pub written: String,
+}
+
 #[derive(Debug)]
 pub(super) enum Piece {
     Text(String),
-    Action(Vec<Token>),
+    Action(Vec<Lexeme>),
 }
 
 pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, Error> {
@@ -56,7 +64,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, Error> {
             rest = tail;
             continue;
         }
-        let mut lexer = Lexer { text: action, position: 0 };
+        let mut lexer = Lexer { text: action, position: 0, before: text.len() - action.len() };
         let (tokens, trim) = lexer.action()?;
         trim_next = trim;
         rest = &action[lexer.position..];
@@ -73,6 +81,8 @@ fn push_text(pieces: &mut Vec<Piece>, text: &str) {
 struct Lexer<'a> {
     text: &'a str,
     position: usize,
+    /// How much of the template stands before the action.
+    before: usize,
 }
 
 impl<'a> Lexer<'a> {
@@ -87,7 +97,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Reads up to the closing braces; the flag says whether they trim what follows.
-    fn action(&mut self) -> Result<(Vec<Token>, bool), Error> {
+    fn action(&mut self) -> Result<(Vec<Lexeme>, bool), Error> {
         let mut tokens = Vec::new();
         loop {
             let rest = self.rest();
@@ -101,12 +111,15 @@ impl<'a> Lexer<'a> {
                     self.position += rest.len() - trimmed.len() + 3;
                     return Ok((tokens, true));
                 }
+                let at = self.before + self.position;
                 self.position += rest.len() - trimmed.len();
-                tokens.push(Token::Space);
+                tokens.push(Lexeme { token: Token::Space, at, written: " ".into() });
                 continue;
             }
             let Some(c) = rest.chars().next() else { return fail("unclosed action") };
-            tokens.push(self.token(c)?);
+            let start = self.position;
+            let token = self.token(c)?;
+            tokens.push(Lexeme { token, at: self.before + start, written: self.text[start..self.position].to_owned() });
         }
     }
 

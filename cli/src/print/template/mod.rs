@@ -19,6 +19,15 @@ use serde_json::Value;
 #[error("{0}")]
 pub struct Error(pub String);
 
+/// A template that failed while it ran, and what it had printed by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// What stands before the place it failed at.
+    pub printed: String,
+    /// Why, in the words of `text/template`.
+    pub error: Error,
+}
+
 pub(crate) fn fail<T>(message: impl Into<String>) -> Result<T, Error> {
     Err(Error(message.into()))
 }
@@ -26,6 +35,7 @@ pub(crate) fn fail<T>(message: impl Into<String>) -> Result<T, Error> {
 /// A parsed template and the templates it defines.
 #[derive(Debug)]
 pub struct Template {
+    source: String,
     body: Vec<parse::Node>,
     named: HashMap<String, Vec<parse::Node>>,
 }
@@ -36,8 +46,13 @@ impl Template {
         parse::parse(text).map_err(|e| Error(format!("template: output:1: {}", e.0)))
     }
 
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Runs it on an object. With `allow_missing` false a key that is not there is an error (`missingkey=error`).
-    pub fn run(&self, object: &Value, allow_missing: bool) -> Result<String, Error> {
+    pub fn run(&self, object: &Value, allow_missing: bool) -> Result<String, Failed> {
         eval::run(self, object, allow_missing)
     }
 }
@@ -99,7 +114,7 @@ mod tests {
             ("{{printf \"%T %v %#v\" .kind .spec.n .kind}}", "string <nil> \"Deployment\""),
             ("{{eq .spec.replicas 1 2 3}}", "true"),
         ] {
-            let text = Template::parse(template).and_then(|t| t.run(&object, true));
+            let text = Template::parse(template).and_then(|t| t.run(&object, true).map_err(|f| f.error));
             assert_eq!(text.as_deref(), Ok(wanted), "{template}");
         }
     }
@@ -119,8 +134,64 @@ mod tests {
             "{{template \"none\"}}",
         ] {
             let object = json!({"a": []});
-            assert!(Template::parse(template).and_then(|t| t.run(&object, true)).is_err(), "{template}");
+            assert!(Template::parse(template).map_or(true, |t| t.run(&object, true).is_err()), "{template}");
         }
         assert!(Template::parse("{{.nope}}").unwrap().run(&json!({}), false).is_err());
+    }
+
+    #[test]
+    fn what_fails_is_told_in_gos_words_and_with_its_place() {
+        let object = json!({"kind": "Deployment", "spec": {"replicas": 3, "f": 1.5, "list": ["a", "b"]}});
+        for (template, place, cause) in [
+            ("{{.kind.a}}", "1:7: executing \"output\" at <.kind.a>", "can't evaluate field a in type interface {}"),
+            ("a\n {{.kind.a.b}}", "2:8: executing \"output\" at <.kind.a.b>", "can't evaluate field a in type interface {}"),
+            ("{{$x := .spec}}{{$x.f.z}}", "1:19: executing \"output\" at <$x.f.z>", "can't evaluate field z in type interface {}"),
+            ("{{(index .spec \"list\").foo}}", "1:15: executing \"output\" at <\"list\">", "can't evaluate field foo in type []interface {}"),
+            ("{{range .spec.list}}{{.x}}{{end}}", "1:22: executing \"output\" at <.x>", "can't evaluate field x in type interface {}"),
+            ("{{define \"T\"}}{{.x}}{{end}}{{template \"T\" .kind}}", "1:16: executing \"T\" at <.x>", "can't evaluate field x in type string"),
+            ("{{index .spec 3}}", "1:2: executing \"output\" at <index .spec 3>", "error calling index: value has type int; should be string"),
+            (
+                "{{index .spec.list .spec.replicas}}",
+                "1:2: executing \"output\" at <index .spec.list .spec.replicas>",
+                "error calling index: index out of range: 3",
+            ),
+            (
+                "{{\"a\" | index .spec.list}}",
+                "1:8: executing \"output\" at <index .spec.list>",
+                "error calling index: cannot index slice/array with type string",
+            ),
+            ("{{range .kind}}x{{end}}", "1:8: executing \"output\" at <.kind>", "range can't iterate over Deployment"),
+            ("{{not 1 2}}", "1:2: executing \"output\" at <not>", "wrong number of args for not: want 1 got 2"),
+            ("{{index}}", "1:2: executing \"output\" at <index>", "wrong number of args for index: want at least 1 got 0"),
+            (
+                "{{.spec | base64decode}}",
+                "1:10: executing \"output\" at <base64decode>",
+                "wrong type for value; expected string; got map[string]interface {}",
+            ),
+            ("{{printf 3}}", "1:9: executing \"output\" at <3>", "expected string; found 3"),
+            ("{{template \"none\" .kind}}", "1:11: executing \"output\" at <{{template \"none\" .kind}}>", "template \"none\" not defined"),
+            ("{{.kind | .kind}}", "1:10: executing \"output\" at <.kind>", "kind is not a method but has arguments"),
+            ("{{3 4}}", "1:2: executing \"output\" at <3>", "can't give argument to non-function 3"),
+            (
+                "{{eq .spec.replicas 3.0}}",
+                "1:2: executing \"output\" at <eq .spec.replicas 3.0>",
+                "error calling eq: incompatible types for comparison: int64 and float64",
+            ),
+            (
+                "{{eq .spec.list .spec.list}}",
+                "1:2: executing \"output\" at <eq .spec.list .spec.list>",
+                "error calling eq: non-comparable type [a b]: []interface {}",
+            ),
+            ("{{call .kind}}", "1:2: executing \"output\" at <call .kind>", "error calling call: non-function .kind of type string"),
+            (
+                "x{{base64decode \"%%%\"}}",
+                "1:3: executing \"output\" at <base64decode \"%%%\">",
+                "error calling base64decode: base64 decode failed: illegal base64 data at input byte 0",
+            ),
+        ] {
+            let failed = Template::parse(template).unwrap().run(&object, true).unwrap_err();
+            assert_eq!(failed.error.to_string(), format!("template: output:{place}: {cause}"), "{template}");
+        }
+        assert_eq!(Template::parse("ab{{.kind.x}}").unwrap().run(&object, true).unwrap_err().printed, "ab");
     }
 }

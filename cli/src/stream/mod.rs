@@ -1,30 +1,21 @@
-//! Remote commands over WebSocket: numbered channels for stdin, stdout, stderr, the outcome and the terminal's size
-//! (`k8s.io/client-go/tools/remotecommand/websocket.go`).
+//! Remote commands: stdin, stdout, stderr, the outcome and the terminal's size over one connection (`k8s.io/client-go/tools/remotecommand`).
 //!
-//! Owns the protocol and the terminal's raw mode. Who is talked to is the commands' business.
+//! Owns what flows and the terminal's raw mode; how it is carried is [`remote`]'s. Who is talked to is the commands' business.
+
+mod remote;
+mod spdy;
 
 use std::io::IsTerminal;
 
-use anyhow::{Context, Result, anyhow, bail};
-use futures::{SinkExt, StreamExt};
+use anyhow::{Context, Result, anyhow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::app::Ctx;
-use crate::client::Socket;
-use crate::errors::{Exit, ServerError};
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const OUTCOME: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
-
-/// The protocols offered, the best first.
-pub const PROTOCOLS: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
+use crate::errors::Exit;
+use remote::{Channel, Receiver, Remote, Sender};
 
 /// Where the streams of a remote command lead.
 pub struct Streams<'a> {
@@ -55,9 +46,9 @@ impl Streams<'_> {
 /// # Errors
 /// [`Exit`] with the remote command's code when it is not zero.
 pub async fn run(ctx: &Ctx, path: &str, streams: Streams<'_>) -> Result<()> {
-    let socket = ctx.client().await?.socket(path, PROTOCOLS).await?;
+    let remote = remote::open(ctx.client().await?, path).await?;
     let _raw = if streams.tty { RawMode::enter()? } else { None };
-    talk(socket, streams).await.map_err(|error| match error.downcast::<Ended>() {
+    talk(remote, streams).await.map_err(|error| match error.downcast::<Ended>() {
         Ok(ended) => {
             eprintln!("{ended}");
             Exit(u8::try_from(ended.0 & 0xff).unwrap_or(1)).into()
@@ -68,8 +59,8 @@ pub async fn run(ctx: &Ctx, path: &str, streams: Streams<'_>) -> Result<()> {
 
 /// Runs a command for its code alone.
 pub async fn test(ctx: &Ctx, path: &str, streams: Streams<'_>) -> Result<i32> {
-    let socket = ctx.client().await?.socket(path, PROTOCOLS).await?;
-    match talk(socket, streams).await {
+    let remote = remote::open(ctx.client().await?, path).await?;
+    match talk(remote, streams).await {
         Ok(()) => Ok(0),
         Err(error) => match error.downcast::<Ended>() {
             Ok(Ended(code)) => Ok(code),
@@ -83,76 +74,73 @@ pub async fn test(ctx: &Ctx, path: &str, streams: Streams<'_>) -> Result<i32> {
 #[error("command terminated with exit code {0}")]
 struct Ended(i32);
 
-async fn talk(socket: Socket, mut streams: Streams<'_>) -> Result<()> {
-    let may_close = socket.protocol.starts_with("v5");
-    let (mut sink, mut source) = socket.stream.split();
-    let mut resized = signal(SignalKind::window_change()).context("cannot watch the terminal's size")?;
-    if streams.tty {
-        send_size(&mut sink).await?;
-    }
-    let mut buffer = vec![0u8; 32 * 1024];
-    let mut reading = streams.stdin.is_some();
-    loop {
-        let stdin = &mut streams.stdin;
-        let read = async {
-            match stdin {
-                Some(stdin) if reading => stdin.read(&mut buffer).await,
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            message = source.next() => match message {
-                Some(Ok(Message::Binary(frame))) => {
-                    let Some((channel, bytes)) = frame.split_first() else { continue };
-                    match *channel {
-                        STDOUT => {
-                            streams.stdout.write_all(bytes).await?;
-                            streams.stdout.flush().await?;
-                        }
-                        STDERR => {
-                            streams.stderr.write_all(bytes).await?;
-                            streams.stderr.flush().await?;
-                        }
-                        OUTCOME => return outcome(bytes),
-                        _ => {}
-                    }
-                }
-                Some(Ok(Message::Ping(payload))) => sink.send(Message::Pong(payload)).await?,
-                Some(Ok(Message::Close(_))) | None => return Ok(()),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => bail!("error reading from the remote side: {error}"),
-            },
-            count = read => match count.context("error reading stdin")? {
-                0 => {
-                    reading = false;
-                    // Older protocols cannot say that stdin has ended.
-                    if may_close {
-                        sink.send(Message::Binary(vec![CLOSE, STDIN].into())).await?;
-                    }
-                }
-                count => {
-                    let mut frame = Vec::with_capacity(count + 1);
-                    frame.push(STDIN);
-                    frame.extend_from_slice(&buffer[..count]);
-                    sink.send(Message::Binary(frame.into())).await?;
-                }
-            },
-            _ = resized.recv(), if streams.tty => send_size(&mut sink).await?,
-        }
+async fn talk(remote: Remote, mut streams: Streams<'_>) -> Result<()> {
+    let (sender, receiver) = remote.split();
+    // Both ways at once: a command that answers while it is still being fed must not wait for us to have said all.
+    tokio::select! {
+        done = receive(receiver, &mut streams.stdout, &mut streams.stderr) => done,
+        failed = send(sender, streams.stdin, streams.tty) => failed,
     }
 }
 
-async fn send_size(sink: &mut (impl SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error> + Unpin)) -> Result<()> {
-    let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout()) else { return Ok(()) };
-    let mut frame = vec![RESIZE];
-    frame.extend_from_slice(format!("{{\"Width\":{},\"Height\":{}}}", size.ws_col, size.ws_row).as_bytes());
-    sink.send(Message::Binary(frame.into())).await?;
+/// Writes what comes in, until the remote side ends.
+async fn receive(mut remote: Receiver, stdout: &mut (dyn AsyncWrite + Unpin), stderr: &mut (dyn AsyncWrite + Unpin)) -> Result<()> {
+    while let Some((channel, bytes)) = remote.next().await? {
+        match channel {
+            Channel::Stdout => {
+                stdout.write_all(&bytes).await?;
+                stdout.flush().await?;
+            }
+            Channel::Stderr => {
+                stderr.write_all(&bytes).await?;
+                stderr.flush().await?;
+            }
+            Channel::Outcome => return outcome(&bytes),
+            Channel::Stdin | Channel::Resize => {}
+        }
+    }
     Ok(())
+}
+
+/// Sends stdin and the terminal's size. Ends only when stdin cannot be read: that the remote side hears no more is told by what it says.
+async fn send(mut remote: Sender, mut stdin: Option<Box<dyn AsyncRead + Unpin + '_>>, tty: bool) -> Result<()> {
+    let mut resized = signal(SignalKind::window_change()).context("cannot watch the terminal's size")?;
+    let mut buffer = vec![0u8; 32 * 1024];
+    let mut sent = if tty { send_size(&mut remote).await } else { Ok(()) };
+    while sent.is_ok() {
+        let read = async {
+            match &mut stdin {
+                Some(stdin) => stdin.read(&mut buffer).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            count = read => sent = match count.context("error reading stdin")? {
+                0 => {
+                    stdin = None;
+                    remote.end_stdin().await
+                }
+                count => remote.send(Channel::Stdin, &buffer[..count]).await,
+            },
+            _ = resized.recv(), if tty => sent = send_size(&mut remote).await,
+        }
+    }
+    std::future::pending().await
+}
+
+async fn send_size(remote: &mut Sender) -> Result<()> {
+    let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout()) else { return Ok(()) };
+    remote.send(Channel::Resize, format!("{{\"Width\":{},\"Height\":{}}}", size.ws_col, size.ws_row).as_bytes()).await
 }
 
 /// The `Status` at the end of a remote command.
 fn outcome(bytes: &[u8]) -> Result<()> {
-    let status: Status = serde_json::from_slice(bytes).map_err(|_| anyhow!("{}", String::from_utf8_lossy(bytes)))?;
+    // Older servers say nothing when all went well.
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let status: Status =
+        serde_json::from_slice::<Value>(bytes).and_then(serde_json::from_value).map_err(|_| anyhow!("{}", String::from_utf8_lossy(bytes)))?;
     if status.status.as_deref() == Some("Success") {
         return Ok(());
     }
@@ -160,7 +148,7 @@ fn outcome(bytes: &[u8]) -> Result<()> {
     let code = causes.iter().find(|c| c.reason.as_deref() == Some("ExitCode")).and_then(|c| c.message.as_ref()?.parse::<i32>().ok());
     match code {
         Some(code) if status.reason.as_deref() == Some("NonZeroExitCode") => Err(Ended(code).into()),
-        _ => Err(ServerError(Box::new(status)).into()),
+        _ => Err(anyhow!("{}", status.message.unwrap_or_default())),
     }
 }
 

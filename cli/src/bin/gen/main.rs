@@ -1,4 +1,6 @@
-//! Writes `completions/` and `man/` from the clap tree; `--check` only says whether they are up to date.
+//! Writes `completions/` and `man/` from the clap tree, and the table of kinds from their types; `--check` only says whether they are up to date.
+
+mod schema;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,7 @@ fn files() -> Result<BTreeMap<String, String>> {
     for (shell, name) in [("bash", "kctl.bash"), ("zsh", "_kctl"), ("fish", "kctl.fish"), ("powershell", "_kctl.ps1")] {
         files.insert(format!("completions/{name}"), completion::script(shell)?);
     }
+    files.insert("cli/src/manifest/schema.txt".to_owned(), schema::file()?);
     let mut command = kctl::app::command();
     command.build();
     pages(&command, "kctl", &mut files)?;

@@ -11,6 +11,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
 
+/// Takes back what a write of `status` has done to metadata, for kinds whose status carries none of it
+/// (`ResetObjectMetaForStatus` in `k8s.io/apimachinery/pkg/apis/meta/v1`).
+pub fn reset_for_status(new: &mut ObjectMeta, old: &ObjectMeta) {
+    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    new.generation = old.generation;
+    new.labels.clone_from(&old.labels);
+    new.annotations.clone_from(&old.annotations);
+    new.finalizers.clone_from(&old.finalizers);
+    new.owner_references.clone_from(&old.owner_references);
+}
+
 /// A kind that can be stored: any top-level k8s-openapi type with `ObjectMeta`.
 pub trait ApiObject:
     k8s_openapi::Resource

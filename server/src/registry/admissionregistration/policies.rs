@@ -10,6 +10,7 @@ use shared::field::{Error, ErrorList, Path};
 
 use super::webhooks::rule_lists;
 use super::{conditions, default_match};
+use crate::registry::object::reset_for_status;
 use crate::registry::validation::{one_of, required_one_of, selectors};
 use crate::registry::{Column, PrintContext, STATUS, Strategy, Subresource, print};
 use shared::cel::admission::Scope;
@@ -76,6 +77,7 @@ impl Strategy for ValidatingAdmissionPolicies {
 
     fn prepare_for_status_update(new: &mut ValidatingAdmissionPolicy, old: &ValidatingAdmissionPolicy) {
         new.spec.clone_from(&old.spec);
+        reset_for_status(&mut new.metadata, &old.metadata);
     }
 
     fn spec_changed(new: &ValidatingAdmissionPolicy, old: &ValidatingAdmissionPolicy) -> bool {

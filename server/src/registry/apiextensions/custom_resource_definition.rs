@@ -5,13 +5,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionNames, CustomResourceDefinitionStatus, CustomResourceDefinitionVersion,
     CustomResourceSubresources,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use shared::field::{Error, ErrorList, Path};
 use shared::selector::{is_dns1123_label, is_dns1123_subdomain};
 
 use super::conditions::{self, TERMINATING};
 use super::structural;
+use crate::registry::object::reset_for_status;
 use crate::registry::validation::{check, dns1035_label, immutable};
 use crate::registry::{Column, DNS1123_LABEL, DNS1123_SUBDOMAIN, PrintContext, STATUS, Strategy, Subresource, print};
 
@@ -100,8 +100,7 @@ impl Strategy for CustomResourceDefinitions {
 
     fn prepare_for_status_update(new: &mut CustomResourceDefinition, old: &CustomResourceDefinition) {
         new.spec.clone_from(&old.spec);
-        let managed_fields = new.metadata.managed_fields.take();
-        new.metadata = ObjectMeta { managed_fields, ..old.metadata.clone() };
+        reset_for_status(&mut new.metadata, &old.metadata);
     }
 
     fn spec_changed(new: &CustomResourceDefinition, old: &CustomResourceDefinition) -> bool {

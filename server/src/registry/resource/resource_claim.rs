@@ -7,6 +7,7 @@ use serde_json::Value;
 use shared::field::{Error, ErrorList, Path};
 
 use super::devices;
+use crate::registry::object::reset_for_status;
 use crate::registry::validation::immutable;
 use crate::registry::{Column, PrintContext, STATUS, Strategy, Subresource, print};
 
@@ -51,6 +52,7 @@ impl Strategy for ResourceClaims {
 
     fn prepare_for_status_update(new: &mut ResourceClaim, old: &ResourceClaim) {
         new.spec.clone_from(&old.spec);
+        reset_for_status(&mut new.metadata, &old.metadata);
     }
 
     fn validate_status_update(new: &ResourceClaim, old: &ResourceClaim) -> ErrorList {

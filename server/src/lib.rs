@@ -17,6 +17,7 @@ pub mod leader;
 pub mod pki;
 pub mod proxy;
 pub mod registry;
+mod relay;
 pub mod scheduler;
 pub mod storage;
 pub mod tasks;

@@ -81,6 +81,10 @@ pub trait Authenticate: Send + Sync {
 pub trait Authorize: Send + Sync {
     /// Whether `user` may have `access`.
     fn authorize(&self, user: &User, access: &Access<'_>) -> Decision;
+    /// The same, for those who need no reason: to word one costs more than to decide.
+    fn permits(&self, user: &User, access: &Access<'_>) -> bool {
+        self.authorize(user, access).allowed
+    }
     /// All that a user may do in a namespace, as SelfSubjectRulesReview shows it.
     fn rules(&self, user: &User, namespace: &str) -> SubjectRulesReviewStatus;
 }
@@ -122,6 +126,9 @@ impl Authenticate for Authenticator {
 impl Authorize for Authorizer {
     fn authorize(&self, user: &User, access: &Access<'_>) -> Decision {
         Authorizer::authorize(self, user, access)
+    }
+    fn permits(&self, user: &User, access: &Access<'_>) -> bool {
+        Authorizer::permits(self, user, access)
     }
     fn rules(&self, user: &User, namespace: &str) -> SubjectRulesReviewStatus {
         self.rules_for(user, namespace)

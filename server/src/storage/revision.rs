@@ -14,6 +14,9 @@ use super::pool::Pool;
 use super::{OWN_PREFIX, StorageError};
 use crate::tasks::Tasks;
 
+/// How often others are let go first before a read, at most.
+const TURNS: usize = 8;
+
 type Answer = oneshot::Sender<Result<i64, StorageError>>;
 
 #[derive(Clone)]
@@ -27,6 +30,7 @@ impl Shared {
         tasks.spawn("storage/revision", async move {
             let mut waiting = Vec::new();
             while queue.recv_many(&mut waiting, usize::MAX).await > 0 {
+                gather(&mut queue, &mut waiting).await;
                 let answer = read(&pool, deadline).await;
                 for ask in waiting.drain(..) {
                     // A caller that has given up needs no answer.
@@ -42,6 +46,21 @@ impl Shared {
         let stopped = || StorageError::Unavailable("the server is stopping".into());
         self.asks.send(answer).map_err(|_| stopped())?;
         receiver.await.map_err(|_| stopped())?
+    }
+}
+
+/// Lets those ask too who are ready to, but for their turn: when there is much to do, a read for each of a few callers would keep etcd and
+/// this server from everything else. Costs nothing when there is nothing else to do.
+async fn gather(queue: &mut mpsc::UnboundedReceiver<Answer>, waiting: &mut Vec<Answer>) {
+    for _ in 0..TURNS {
+        let before = waiting.len();
+        tokio::task::yield_now().await;
+        while let Ok(ask) = queue.try_recv() {
+            waiting.push(ask);
+        }
+        if waiting.len() == before {
+            return;
+        }
     }
 }
 

@@ -76,6 +76,11 @@ pub fn check(options: &Options, instance: &Instance) -> Result<Programs> {
     ensure!(!services.overlaps(&pods), "--service-cluster-ip-range {services} and --pod-cidr {pods} overlap: choose ranges that do not");
     ensure!(services.prefix <= 28, "--service-cluster-ip-range {services} is too small: use at least a /28");
     ensure!(pods.prefix <= 24, "--pod-cidr {pods} is too small: each node takes a /24 of it");
+    let address = node_address(options)?;
+    for (flag, range) in [("--service-cluster-ip-range", services), ("--pod-cidr", pods)] {
+        let text = "is this machine's own address, so that nobody would reach it: choose another range, or another address with --node-ip";
+        ensure!(!range.contains(address), "{address} in {flag} {range} {text}");
+    }
     ensure!(options.simulated_nodes != Some(0), "--simulated-nodes 0 leaves the cluster without a node: name at least 1");
     let name = node_name(options)?;
     ensure!(
@@ -109,16 +114,19 @@ struct Plan<'a> {
     record: Record,
 }
 
+/// The address that the node and the API server are reached at.
+fn node_address(options: &Options) -> Result<IpAddr> {
+    let address = options.node_ip.map_or_else(network::node_ip, Ok)?;
+    ensure!(!address.is_loopback(), "--node-ip {address} is a loopback address, which nobody else reaches: name another one");
+    Ok(address)
+}
+
 /// Ports, names and the record: what was chosen at the first start is kept as long as it is free.
 fn plan<'a>(options: &'a Options, instance: &'a Instance, programs: Programs, last: Option<Record>) -> Result<Plan<'a>> {
     let last = last.unwrap_or_default();
     let containers = options.simulated_nodes.is_none();
     let node = node_name(options)?;
-    let node_ip = match options.node_ip {
-        Some(ip) => ip,
-        None if containers => network::node_ip()?,
-        None => network::node_ip().unwrap_or(LOOPBACK),
-    };
+    let node_ip = node_address(options)?;
     let etcd_ports = if options.etcd_servers.is_empty() {
         let (client, peer) = last.etcd_ports.unwrap_or_default();
         Some((preflight::pick_port(LOOPBACK, client)?, preflight::pick_port(LOOPBACK, peer)?))

@@ -82,6 +82,11 @@ impl Cidr {
     pub fn nth(&self, n: u32) -> std::net::Ipv4Addr {
         std::net::Ipv4Addr::from_bits(self.network.to_bits().wrapping_add(n))
     }
+    /// Whether an address lies in the network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(address) = address else { return false };
+        (address.to_bits() ^ self.network.to_bits()) >> (32 - self.prefix) == 0
+    }
     /// Whether the two networks share an address.
     pub fn overlaps(&self, other: &Cidr) -> bool {
         let mask = u32::MAX << (32 - self.prefix.min(other.prefix));
@@ -161,5 +166,7 @@ mod tests {
         let cidr = |text: &str| text.parse::<Cidr>().unwrap();
         assert!(cidr("10.0.0.0/8").overlaps(&cidr("10.96.0.0/12")));
         assert!(!cidr("10.244.0.0/16").overlaps(&cidr("10.96.0.0/12")));
+        let inside = |ip: &str| cidr("10.96.0.0/12").contains(ip.parse().unwrap());
+        assert!(inside("10.96.0.0") && inside("10.111.255.255") && !inside("10.112.0.0") && !inside("fd00::1"));
     }
 }

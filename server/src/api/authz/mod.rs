@@ -179,14 +179,19 @@ impl Authorizer {
                 Err(reason) => reasons.push(reason),
             }
         }
-        let by_role = self.rbac.read().authorize(user, access);
-        if by_role.allowed {
-            return by_role;
-        }
-        if !by_role.reason.is_empty() {
-            reasons.push(by_role.reason);
+        match self.rbac.read().allowing(user, access) {
+            Ok(binding) => return Decision { allowed: true, reason: format!("RBAC: allowed by {}", binding.describe(user)) },
+            Err(reason) if reason.is_empty() => {}
+            Err(reason) => reasons.push(reason),
         }
         Decision { allowed: false, reason: reasons.join("\n") }
+    }
+
+    /// Whether [`Self::authorize`] allows something.
+    pub fn permits(&self, user: &User, access: &Access<'_>) -> bool {
+        user.in_group("system:masters")
+            || node::identity(user).is_some_and(|name| node::authorize(&self.graph.read(), name, access).is_ok())
+            || self.rbac.read().allowing(user, access).is_ok()
     }
 
     /// [`Self::authorize`] as a result.

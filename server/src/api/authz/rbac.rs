@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 
-use super::{Access, Decision, rules};
+use super::{Access, rules};
 use crate::api::user::User;
 
 /// A RoleBinding or ClusterRoleBinding.
 #[derive(Debug)]
-struct Binding {
+pub(super) struct Binding {
     name: String,
     /// Empty for a ClusterRoleBinding.
     namespace: String,
@@ -86,7 +86,7 @@ impl Subjects {
 
 impl Binding {
     /// `ClusterRoleBinding "x" of ClusterRole "y" to Group "z"`
-    fn describe(&self, user: &User) -> String {
+    pub(super) fn describe(&self, user: &User) -> String {
         let (kind, name) = if self.namespace.is_empty() {
             ("ClusterRoleBinding", self.name.clone())
         } else {
@@ -156,13 +156,14 @@ impl Tables {
         cluster.chain(local).flat_map(|s| s.of(user))
     }
 
-    pub(super) fn authorize(&self, user: &User, access: &Access<'_>) -> Decision {
+    /// The binding that allows something; otherwise why none could be asked, if that is so.
+    pub(super) fn allowing<'a>(&'a self, user: &'a User, access: &Access<'_>) -> Result<&'a Binding, String> {
         let mut errors = Vec::new();
         for binding in self.bindings_of(user, access.namespace) {
             match self.resolve(&binding.role, &binding.namespace) {
                 Ok(found) => {
                     if found.iter().any(|rule| rules::allows(rule, access)) {
-                        return Decision { allowed: true, reason: format!("RBAC: allowed by {}", binding.describe(user)) };
+                        return Ok(binding);
                     }
                 }
                 Err(error) => errors.push(error),
@@ -170,12 +171,11 @@ impl Tables {
         }
         errors.sort_unstable();
         errors.dedup();
-        let reason = match errors.as_slice() {
+        Err(match errors.as_slice() {
             [] => String::new(),
             [one] => format!("RBAC: {one}"),
             many => format!("RBAC: [{}]", many.join(", ")),
-        };
-        Decision { allowed: false, reason }
+        })
     }
 
     /// Every rule of a user in a namespace, and what could not be resolved.

@@ -165,10 +165,7 @@ fn join(call: &Call<'_>, response: http::Response<hyper::body::Incoming>) -> Res
         server.metrics.long_running(labels, 1);
         match tokio::try_join!(client, hyper::upgrade::on(response)) {
             Ok((client, upstream)) => {
-                let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
-                    tracing::debug!(%error, "a stream broke off");
-                }
+                crate::relay::both_ways(TokioIo::new(client), TokioIo::new(upstream)).await;
             }
             Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
         }

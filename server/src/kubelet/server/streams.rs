@@ -16,6 +16,7 @@ use super::{Body, Refusal, find, full, running};
 use crate::kubelet::Kubelet;
 use crate::kubelet::logs::pairs;
 use crate::kubelet::runtime::RuntimeError;
+use crate::relay;
 
 /// Longest time until the runtime's streaming server answers.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -160,10 +161,7 @@ pub async fn forward(kubelet: &Arc<Kubelet>, request: Request<Incoming>, url: &s
             Ok(pair) => pair,
             Err(error) => return tracing::debug!(%error, "stream not upgraded"),
         };
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
-            tracing::debug!(%error, "stream ended");
-        }
+        relay::both_ways(TokioIo::new(client), TokioIo::new(server)).await;
     });
     Ok(response)
 }

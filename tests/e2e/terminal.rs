@@ -92,7 +92,9 @@ fn a_remote_shell_follows_the_window_and_gets_ctrl_c(c: &Cluster) {
         let screen = t.screen();
         if screen.contains("30 100") { Ok(()) } else { Err(screen) }
     });
-    t.enter("sleep 1000; echo sle''pt $?");
+    // What is pressed while the shell still edits its line is input, not a signal.
+    t.enter("echo sta''rted; sleep 1000; echo sle''pt $?");
+    t.shows("started");
     t.press("C-c");
     // The interrupt ended the remote command, and neither kctl nor the remote shell.
     t.enter("echo in $(hostname)");

@@ -126,6 +126,11 @@ impl Args {
             .select(&self.selector)
     }
 
+    /// Whether a failure is none here: what `everything` names may hold a kind that has gone since it was looked up.
+    fn passes_over(&self, error: &anyhow::Error) -> bool {
+        (self.ignore_not_found || self.args == ["everything"]) && errors::is_not_found(error)
+    }
+
     async fn raw(&self, ctx: &Ctx, uri: &str) -> Result<()> {
         if !self.args.is_empty() || !self.files.is_empty() {
             bail!("arguments may not be passed when --raw is specified");
@@ -184,7 +189,7 @@ impl Args {
             };
             match fetched {
                 Ok(objects) => found.extend(objects),
-                Err(error) if self.ignore_not_found && errors::is_not_found(&error) => {}
+                Err(error) if self.passes_over(&error) => {}
                 Err(error) => failures.push(error),
             }
         }
@@ -292,7 +297,7 @@ impl Args {
                         None => groups.push((target, table, rows)),
                     }
                 }
-                Err(error) if self.ignore_not_found && errors::is_not_found(&error) => {}
+                Err(error) if self.passes_over(&error) => {}
                 Err(error) => failures.push(error),
             }
         }

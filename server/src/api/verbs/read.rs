@@ -10,6 +10,9 @@ use crate::api::listing::{ListHead, Writer};
 use crate::api::negotiate::Accepted;
 use crate::registry::Resource;
 
+/// A list of more objects is written on a thread of its own: a table of thousands would hold up everybody else's requests.
+const AT_ONCE: usize = 500;
+
 /// One object.
 pub(super) async fn get(call: &Call<'_>, row: &'static Resource) -> Result<Response, ApiError> {
     let accepted = Accepted::choose(&call.parts.headers, call.info)?;
@@ -23,6 +26,8 @@ pub(super) async fn list(call: &Call<'_>, row: &'static Resource) -> Result<Resp
     let accepted = Accepted::choose(&call.parts.headers, call.info)?;
     let listed = call.server.store.list(row, &options::list(call.info)?).await?;
     let head = ListHead { revision: listed.revision, next: listed.continue_token.unwrap_or_default(), remaining: listed.remaining };
-    let body = Writer::new(row, accepted.shape).list(&head, listed.items.iter().map(|e| &**e))?;
-    encoded(accepted, body)
+    let items = listed.items;
+    let large = items.len() > AT_ONCE;
+    let write = move || encoded(accepted, Writer::new(row, accepted.shape).list(&head, items.iter().map(|e| &**e))?);
+    if large { tokio::task::spawn_blocking(write).await.map_err(ApiError::internal)? } else { write() }
 }

@@ -137,7 +137,7 @@ pub fn command() -> Command {
     whole(commands::Command::augment_subcommands(Root::command()))
 }
 
-/// The clap tree with only the command of that name: enough to run it, and built in a tenth of the time.
+/// The clap tree with only the command of that name: enough to run it, and quicker to build.
 pub fn command_named(name: &str) -> Option<Command> {
     commands::Command::augment_named(Root::command(), name).map(whole)
 }

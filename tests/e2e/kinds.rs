@@ -155,7 +155,9 @@ impl Life {
         self.parts().await?;
         self.round_trip(PROTOBUF).await?;
         self.round_trip(YAML).await?;
-        expect(&self.connection, 200, "DELETE", &self.path(), &Value::Null).await.or_else(accepted)?;
+        // Some kinds wait for their deletion, which is answered 202.
+        let (status, answer) = call(&self.connection, "DELETE", &self.path(), &Value::Null).await?;
+        ensure!(matches!(status, 200 | 202), "DELETE {}: {status} {answer}", self.path());
         self.gone(&selected).await;
         let events = events_until_deleted(&mut watch).await?;
         ensure!(events.iter().any(|event| event == "MODIFIED"), "the watch saw {events:?}");
@@ -290,11 +292,6 @@ impl Life {
         })
         .await;
     }
-}
-
-/// What waits for its deletion is answered 202 by some kinds.
-fn accepted(error: anyhow::Error) -> Result<Value> {
-    if error.to_string().contains(": 202 and not 200") { Ok(Value::Null) } else { Err(error) }
 }
 
 /// The types of events up to the deletion.

@@ -50,7 +50,7 @@ impl Shared {
 }
 
 /// Lets those ask too who are ready to, but for their turn: when there is much to do, a read for each of a few callers would keep etcd and
-/// this server from everything else. Costs nothing when there is nothing else to do.
+/// this server from everything else. When there is nothing else to do, one turn tells so.
 async fn gather(queue: &mut mpsc::UnboundedReceiver<Answer>, waiting: &mut Vec<Answer>) {
     for _ in 0..TURNS {
         let before = waiting.len();

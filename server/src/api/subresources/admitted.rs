@@ -49,10 +49,8 @@ pub(super) async fn admitted(call: &Call<'_>, row: &'static Resource, part: Part
         refused => refused,
     };
     drop(attributes);
-    match asked {
-        Ok(()) => Ok(warnings),
-        Err(error) => Err(error.warned(warnings)),
-    }
+    asked.map_err(|error| error.warned(std::mem::take(&mut warnings)))?;
+    Ok(warnings)
 }
 
 /// Asks admission whether a connection may be opened.

@@ -39,10 +39,7 @@ impl Store {
             let mut candidate = object.clone();
             let mut written_warnings = warnings.clone();
             let ready = self.ready_for_create(resource, namespace, &mut candidate, options, admit, &learnt, &mut written_warnings).await;
-            let extra = match ready {
-                Ok(extra) => extra,
-                Err(error) => return Err(error.warned(written_warnings)),
-            };
+            let extra = ready.map_err(|error| error.warned(std::mem::take(&mut written_warnings)))?;
             let key = resource.key(candidate.namespace(), candidate.name());
             if options.dry_run {
                 if self.inner.cache.get(resource, candidate.namespace(), candidate.name()).map_err(errors::undecodable)?.is_some() {

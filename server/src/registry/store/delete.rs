@@ -97,9 +97,7 @@ impl Store {
             let target = (None, Some(&current.object));
             let mut attempt = attributes(Operation::Delete, resource, (namespace, name), &write, target, (&mut extra, &mut warnings));
             let asked = if validate { admit.validate(&mut attempt).await } else { admit.mutate(&mut attempt).await };
-            if let Err(error) = asked {
-                return Err(error.warned(warnings));
-            }
+            asked.map_err(|error| error.warned(std::mem::take(&mut warnings)))?;
         }
         let mut object = current.object.clone();
         object.meta_mut().resource_version = None;

@@ -102,10 +102,7 @@ impl Store {
         };
         check_version(resource, name, &mut new, current)?;
         let ready = self.ready_for_update(resource, (namespace, name), options, new, current, admit, learnt, &mut warnings).await;
-        let plan = match ready {
-            Ok(plan) => plan,
-            Err(error) => return Err(error.warned(warnings)),
-        };
+        let plan = ready.map_err(|error| error.warned(std::mem::take(&mut warnings)))?;
         let key = resource.key(namespace, name);
         let expect = Expect::Revision(current.entry.revision);
         let old = Some(&current.object);
@@ -145,10 +142,7 @@ impl Store {
     ) -> Result<Attempt, ApiError> {
         new.meta_mut().resource_version = None;
         let ready = self.ready_for_create(resource, namespace, &mut new, options, admit, learnt, &mut warnings).await;
-        let extra = match ready {
-            Ok(extra) => extra,
-            Err(error) => return Err(error.warned(warnings)),
-        };
+        let extra = ready.map_err(|error| error.warned(std::mem::take(&mut warnings)))?;
         if options.dry_run {
             return Ok(Attempt::Done(Written { entry: prepare(resource, &new)?.unsaved(), warnings, created: true }));
         }

@@ -120,7 +120,7 @@ fn tell(story: &Story, deliberate: &Deliberate) -> Result<(), Failed> {
                 own.iter().for_each(|side| drop(scope.spawn(|| side.stock(&cluster, line).ok())));
             }),
             Line::Case(line) | Line::Rare(line) => {
-                let [ours, theirs] = both(&cluster, &sides, line).map(|(output, side)| Normal::of(&output, side, story.shared));
+                let [ours, theirs] = both(&cluster, story, &sides, line).map(|(output, side)| Normal::of(&output, side, story.shared));
                 failures.extend(deliberate.judge(story, line, &ours, &theirs));
             }
         }
@@ -134,8 +134,11 @@ fn tell(story: &Story, deliberate: &Deliberate) -> Result<(), Failed> {
     }
 }
 
-/// Both clients at once: each has a namespace and a directory of its own, or changes nothing.
-fn both<'a>(cluster: &Cluster, sides: &'a [Side; 2], line: &str) -> [(Output, &'a Side); 2] {
+/// Both clients at once, where each has a namespace and a directory of its own or changes nothing; else in turn.
+fn both<'a>(cluster: &Cluster, story: &Story, sides: &'a [Side; 2], line: &str) -> [(Output, &'a Side); 2] {
+    if story.in_turn {
+        return sides.each_ref().map(|side| (side.run(cluster, &side.program, line), side));
+    }
     thread::scope(|scope| {
         let running = sides.each_ref().map(|side| scope.spawn(move || (side.run(cluster, &side.program, line), side)));
         running.map(|thread| thread.join().expect("a client is run to its end"))

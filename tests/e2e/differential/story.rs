@@ -1,6 +1,6 @@
 //! The tables of command lines.
 //!
-//! `== NAME [shared]` begins a story; `setup: LINE` is run by stock kubectl in each namespace and must succeed; any other line is a case.
+//! `== NAME [shared|inturn]` begins a story; `setup: LINE` is run by stock kubectl in each namespace and must succeed; any other line is a case.
 //! `$ ` begins a shell script with the client in `"$K"`. `{ns}` is the namespace, `{dir}` the working directory; `#` begins a
 //! comment. `+ ` begins a case that runs only with `DIFFERENTIAL=all` in the environment: two thousand processes take minutes.
 
@@ -12,6 +12,8 @@ pub struct Story {
     pub name: String,
     /// Both clients look at the same namespace, and change nothing.
     pub shared: bool,
+    /// The clients run a line one after the other: they change one object, which at once would lose one client's change.
+    pub in_turn: bool,
     pub lines: Vec<Line>,
 }
 
@@ -45,7 +47,8 @@ fn parse(text: &str) -> Vec<Story> {
     for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
         if let Some(head) = line.strip_prefix("== ") {
             let (name, rest) = head.split_once(' ').unwrap_or((head, ""));
-            stories.push(Story { name: name.to_owned(), shared: rest == "shared", lines: Vec::new() });
+            assert!(matches!(rest, "" | "shared" | "inturn"), "the story {name} can be shared or inturn, not {rest}");
+            stories.push(Story { name: name.to_owned(), shared: rest == "shared", in_turn: rest == "inturn", lines: Vec::new() });
             continue;
         }
         let story = stories.last_mut().expect("a table begins with a story");

@@ -1,6 +1,7 @@
 //! The objects that `debug` sends: an ephemeral container, a copy of a pod, a pod on a node (`k8s.io/kubectl/pkg/cmd/debug/debug.go`).
 //! Pure but for random names, which it tells on stdout as upstream does.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use anyhow::{Result, anyhow, bail};
@@ -18,8 +19,8 @@ pub struct Plan {
     pub image: String,
     /// Its pull policy, empty for the server's default.
     pub pull_policy: String,
-    /// Its environment.
-    pub env: Vec<(String, String)>,
+    /// Its environment: of two values of one name the later holds.
+    pub env: BTreeMap<String, String>,
     /// Its command, or only the arguments.
     pub words: Vec<String>,
     /// The words are arguments.
@@ -223,7 +224,7 @@ mod tests {
             container: String::new(),
             image: "busybox".into(),
             pull_policy: String::new(),
-            env: vec![("A".into(), "1".into())],
+            env: BTreeMap::from([("A".into(), "1".into())]),
             words: vec!["sh".into()],
             arguments_only: false,
             stdin: true,

@@ -158,7 +158,7 @@ impl Args {
             container: self.container.clone(),
             image: self.image.clone(),
             pull_policy: self.image_pull_policy.clone(),
-            env: self.env.concat(),
+            env: self.env.concat().into_iter().collect(),
             words: self.command.clone(),
             arguments_only: self.arguments_only,
             stdin: self.stdin,

@@ -7,6 +7,7 @@ pub mod api;
 pub mod app;
 pub mod cache;
 pub mod controllers;
+mod cork;
 pub mod dns;
 pub mod events;
 pub mod informers;

@@ -96,7 +96,7 @@ impl Objects for Cached {
         }
     }
     async fn refresh(&self) -> Result<(), ApiError> {
-        self.0.catch_up(REFRESH).await.map(drop).map_err(|error| match error {
+        self.0.catch_up(REFRESH).await.map_err(|error| match error {
             CacheError::Undecodable(error) => ApiError::internal(error),
             error => ApiError::unavailable(error.to_string()).retry_after(1),
         })

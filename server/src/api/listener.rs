@@ -27,6 +27,7 @@ use warp::{Filter, Reply};
 use super::authn::{ClientCertificate, Peer};
 use super::chain::Chain;
 use super::{Body, Connection, Request, Response};
+use crate::cork::Corked;
 use crate::tasks::Tasks;
 
 /// A client that has not finished its TLS handshake by then is cut.
@@ -138,7 +139,7 @@ async fn connection(
     };
     let service = Arrivals { connection: Arc::new(Connection { remote, peer }), inner: warp::service(filter(chain)) };
     let builder = protocols.of(stream.get_ref().1.alpn_protocol());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Corked::new(stream)), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

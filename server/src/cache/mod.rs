@@ -273,14 +273,13 @@ impl Cache {
         }
     }
 
-    /// Waits until the cache shows every write that was answered before this call began, by whatever server. Returns the revision.
+    /// Waits until the cache shows every write that was answered before this call began, by whatever server.
     ///
     /// # Errors
     /// Etcd does not answer, or the watch lags.
-    pub async fn catch_up(&self, timeout: Duration) -> Result<i64, CacheError> {
-        let revision = self.inner.storage.revision().await?;
-        self.wait_for(revision, timeout).await?;
-        Ok(revision)
+    pub async fn catch_up(&self, timeout: Duration) -> Result<(), CacheError> {
+        let revision = self.inner.storage.read_index().await?;
+        self.wait_for(revision, timeout).await
     }
 
     /// One object as it is in the cache.

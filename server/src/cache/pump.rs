@@ -160,6 +160,7 @@ async fn follow(inner: &Inner, backoff: &mut Backoff) -> End {
         // A watch from a future revision would be silent for ever.
         Ok(revision) if revision < from - 1 => {
             tracing::error!(etcd = revision, cache = from - 1, "etcd went back in time, everything is loaded anew");
+            inner.storage.went_back(revision);
             return End::Reload;
         }
         Ok(_) => {}

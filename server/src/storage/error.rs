@@ -5,6 +5,8 @@ use std::error::Error as _;
 use etcd_client::Error;
 use tonic::Code;
 
+use super::channel::NotSent;
+
 /// A failed call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
@@ -42,7 +44,6 @@ impl From<Error> for StorageError {
     fn from(error: Error) -> Self {
         match error {
             Error::GRpcStatus(status) => classify(&status),
-            Error::TransportError(error) => StorageError::Unavailable(error.to_string()),
             Error::IoError(error) => StorageError::Unknown(error.to_string()),
             other => StorageError::Other(other.to_string()),
         }
@@ -60,7 +61,7 @@ fn classify(status: &tonic::Status) -> StorageError {
             StorageError::TooLarge(message.to_owned())
         }
         Code::NotFound if message.contains("lease not found") => StorageError::LeaseGone,
-        Code::Unavailable if never_sent(status) => StorageError::Unavailable(root(status)),
+        Code::Unavailable | Code::Unknown if never_sent(status) => StorageError::Unavailable(root(status)),
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Aborted => {
             StorageError::Unknown(root(status))
         }
@@ -70,25 +71,7 @@ fn classify(status: &tonic::Status) -> StorageError {
 
 /// Whether the request cannot have reached a member that would carry it out.
 fn never_sent(status: &tonic::Status) -> bool {
-    if status.message().contains("no leader") {
-        return true;
-    }
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.downcast_ref::<tonic::ConnectError>().is_some() {
-            return true;
-        }
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && matches!(
-                io.kind(),
-                std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable
-            )
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+    status.message().contains("no leader") || std::iter::successors(status.source(), |&error| error.source()).any(|error| error.is::<NotSent>())
 }
 
 /// The innermost reason, which is what a person wants to read.

@@ -2,6 +2,7 @@
 //!
 //! Owns the connections. Must never interpret an object.
 
+mod channel;
 mod compaction;
 mod error;
 mod lease;
@@ -14,10 +15,12 @@ mod watch;
 pub mod testing;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, GetOptions, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse};
+use rustls::ClientConfig;
 use tokio::time::Instant;
 
 #[cfg(test)]
@@ -128,34 +131,27 @@ impl Transform for Plain {
     }
 }
 
-/// Client certificate and CA, all PEM.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// CA that signed the members' certificates.
-    pub ca: Vec<u8>,
-    /// Client certificate and key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
 /// How to reach etcd.
 #[derive(Clone)]
 pub struct Config {
     /// `http://host:port` or `https://host:port`, one a member.
     pub endpoints: Vec<String>,
-    /// For `https` endpoints.
-    pub tls: Option<Tls>,
+    /// Whom `https` endpoints are to be signed by, and the certificate to show them.
+    pub tls: Option<Arc<ClientConfig>>,
     /// HTTP/2 connections to each member.
     pub connections: usize,
     /// Longest wait for an answer, all retries included.
     pub deadline: Duration,
     /// Encryption at rest.
     pub transform: Arc<dyn Transform>,
+    /// Nobody else writes to this etcd: its only client certificate is this server's, whose data directory is locked.
+    pub exclusive: bool,
 }
 
 impl Config {
     /// Plain connections with the defaults.
     pub fn new(endpoints: Vec<String>) -> Self {
-        Config { endpoints, tls: None, connections: 4, deadline: Duration::from_secs(10), transform: Arc::new(Plain) }
+        Config { endpoints, tls: None, connections: 2, deadline: Duration::from_secs(10), transform: Arc::new(Plain), exclusive: false }
     }
 }
 
@@ -179,6 +175,9 @@ pub struct Storage {
     leases: Arc<lease::Leases>,
     transform: Arc<dyn Transform>,
     deadline: Duration,
+    exclusive: bool,
+    /// The newest revision that a write of this server was answered with.
+    written: Arc<AtomicI64>,
 }
 
 impl Storage {
@@ -190,7 +189,15 @@ impl Storage {
         let pool = Arc::new(pool::Pool::new(config).await?);
         let revisions = revision::Shared::start(pool.clone(), config.deadline, tasks);
         version::report(pool.clone(), tasks);
-        Ok(Storage { pool, revisions, leases: Arc::default(), transform: config.transform.clone(), deadline: config.deadline })
+        Ok(Storage {
+            pool,
+            revisions,
+            leases: Arc::default(),
+            transform: config.transform.clone(),
+            deadline: config.deadline,
+            exclusive: config.exclusive,
+            written: Arc::default(),
+        })
     }
 
     /// Writes all or nothing.
@@ -201,6 +208,14 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Unavailable`]: nothing was written. [`StorageError::Unknown`]: it may or may not have been.
     pub async fn commit(&self, writes: &[Write]) -> Result<Outcome, StorageError> {
+        let outcome = self.transact(writes).await?;
+        if let Outcome::Committed { revision } = outcome {
+            self.written.fetch_max(revision, Ordering::AcqRel);
+        }
+        Ok(outcome)
+    }
+
+    async fn transact(&self, writes: &[Write]) -> Result<Outcome, StorageError> {
         if writes.len() > 128 {
             return Err(StorageError::TooLarge(format!("{} keys in a transaction; etcd allows 128", writes.len())));
         }
@@ -290,6 +305,20 @@ impl Storage {
     /// No answer in time.
     pub async fn revision(&self) -> Result<i64, StorageError> {
         self.revisions.read().await
+    }
+
+    /// A revision that shows every write which was answered before this call began, by whatever server. Costs nothing where this server
+    /// is the only one that writes: then it is that of its own last write, for what is under way may come before or after the call.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub async fn read_index(&self) -> Result<i64, StorageError> {
+        if self.exclusive { Ok(self.written.load(Ordering::Acquire)) } else { self.revision().await }
+    }
+
+    /// Etcd was put back to an older state: what was written after it is gone.
+    pub fn went_back(&self, revision: i64) {
+        self.written.store(revision, Ordering::Release);
     }
 
     /// Watches everything below [`PREFIX`] from a revision on (inclusive).
@@ -396,5 +425,23 @@ mod tests {
         assert_eq!(landed(&[write(Expect::Revision(3), None)], &[None]), Some(0), "gone is gone");
         // What a new object takes along, such as its quota, is bound to it.
         assert_eq!(landed(&[new, write(Expect::Revision(3), Some("q"))], &[stored("a"), stored("q")]), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_for_its_own_servers_writes_and_for_others_only_where_there_are_some() {
+        let etcd = testing::Etcd::start().await;
+        let tasks = Tasks::new();
+        let alone = Storage::connect(&Config { exclusive: true, ..etcd.config() }, &tasks).await.unwrap();
+        let shared = Storage::connect(&etcd.config(), &tasks).await.unwrap();
+        let written = |outcome: Outcome| match outcome {
+            Outcome::Committed { revision } => revision,
+            Outcome::Conflict { .. } => panic!("the key is new"),
+        };
+        let first = written(alone.commit(&[write(Expect::Absent, Some("a"))]).await.unwrap());
+        assert_eq!((alone.read_index().await.unwrap(), shared.read_index().await.unwrap()), (first, first));
+        // A conflict is no write.
+        alone.commit(&[write(Expect::Absent, Some("b"))]).await.unwrap();
+        let second = written(shared.commit(&[write(Expect::Revision(first), Some("b"))]).await.unwrap());
+        assert_eq!((alone.read_index().await.unwrap(), shared.read_index().await.unwrap()), (first, second));
     }
 }

@@ -1,17 +1,17 @@
 //! Several HTTP/2 connections to each etcd member, one preferred member at a time.
 //!
-//! One tonic channel carries about a quarter of what etcd can take, so calls go round robin over a few. A member that fails a call
-//! stops being preferred; connections heal by themselves (tonic reconnects a lazy channel at its next call).
+//! Calls go round robin over a few, so that a long answer does not hold up all others. A member that fails a call stops being preferred;
+//! connections heal by themselves, at their next call.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Certificate, Channel, Client, ConnectOptions, Identity, KvClient, TlsOptions};
+use etcd_client::{Client, ConnectOptions, KvClient};
 use rand::Rng;
 use tokio::time::Instant;
-use tonic::transport::Endpoint;
 
+use super::channel::{Target, channel};
 use super::{Config, StorageError};
 
 /// Nothing etcd sends is refused for its size: lists are read in pages, and one value may take 1.5 MiB.
@@ -41,15 +41,15 @@ impl Pool {
         }
         let mut members = Vec::new();
         for url in &config.endpoints {
-            let endpoint = endpoint(url, config)?;
+            let target = Target::new(url, config.tls.as_ref()).map_err(|why| StorageError::Other(format!("endpoint {url}: {why}")))?;
             let mut clients = Vec::new();
             for _ in 0..config.connections.max(1) {
-                let client = Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), None).await?;
+                let client = Client::from_channel(channel(&target), None).await?;
                 let kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
                 clients.push((client, kv));
             }
             let options = ConnectOptions::new().with_require_leader(true);
-            let watch = Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), Some(options)).await?;
+            let watch = Client::from_channel(channel(&target), Some(options)).await?;
             members.push(Member { url: url.clone(), clients, watch });
         }
         Ok(Pool { members, preferred: AtomicUsize::new(0), next: AtomicUsize::new(0) })
@@ -163,29 +163,4 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
     }
-}
-
-fn endpoint(url: &str, config: &Config) -> Result<Endpoint, StorageError> {
-    let bad = |error: tonic::transport::Error| StorageError::Other(format!("endpoint {url}: {error}"));
-    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(bad)?;
-    if url.starts_with("https://") {
-        let mut tls = TlsOptions::new();
-        if let Some(given) = &config.tls {
-            tls = tls.ca_certificate(Certificate::from_pem(&given.ca));
-            if let Some((cert, key)) = &given.identity {
-                tls = tls.identity(Identity::from_pem(cert, key));
-            }
-        }
-        endpoint = endpoint.tls_config(tls).map_err(bad)?;
-    } else if config.tls.is_some() {
-        return Err(StorageError::Other(format!("endpoint {url}: certificates are given but the endpoint is not https")));
-    }
-    Ok(endpoint
-        .connect_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .tcp_nodelay(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20))
 }

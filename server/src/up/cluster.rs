@@ -24,7 +24,7 @@ use crate::api::client::in_process_client;
 use crate::api::user::User;
 use crate::controllers::csr_signing::Sign;
 use crate::informers::Informers;
-use crate::pki::{self, Pki};
+use crate::pki::{self, Pair, Pki, client_config};
 use crate::tasks::Tasks;
 use crate::{controllers, dns, kubelet, proxy, scheduler, storage};
 
@@ -271,10 +271,9 @@ impl Plan<'_> {
     fn etcd_config(&self, pki: &Pki) -> Result<storage::Config> {
         let mut config = match self.record.etcd_ports {
             Some((port, _)) => {
-                let client = &pki.apiserver_etcd_client;
-                let identity = Some((client.certificate.clone().into_bytes(), client.key.clone().into_bytes()));
                 let mut config = storage::Config::new(vec![etcd::endpoint(port)]);
-                config.tls = Some(storage::Tls { ca: pki.etcd.certificate().as_bytes().to_vec(), identity });
+                config.tls = Some(Arc::new(client_config(pki.etcd.certificate(), Some(&pki.apiserver_etcd_client))?));
+                config.exclusive = true;
                 config
             }
             None => self.external_etcd()?,
@@ -285,14 +284,14 @@ impl Plan<'_> {
 
     fn external_etcd(&self) -> Result<storage::Config> {
         let options = self.options;
-        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+        let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
         let mut config = storage::Config::new(options.etcd_servers.clone());
-        let identity = match (&options.etcd_certfile, &options.etcd_keyfile) {
-            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+        let own = match (&options.etcd_certfile, &options.etcd_keyfile) {
+            (Some(cert), Some(key)) => Some(Pair { certificate: read(cert)?, key: read(key)? }),
             _ => None,
         };
         if let Some(ca) = &options.etcd_cafile {
-            config.tls = Some(storage::Tls { ca: read(ca)?, identity });
+            config.tls = Some(Arc::new(client_config(&read(ca)?, own.as_ref()).context("read etcd's certificates")?));
         }
         Ok(config)
     }

@@ -85,7 +85,7 @@ impl Store {
             let token = Continuation::decode(&options.continue_token)?;
             match token.revision {
                 Some(revision) => self.reach_page(revision).await?,
-                None => drop(cache.catch_up(WAIT).await.map_err(errors::cache)?),
+                None => cache.catch_up(WAIT).await.map_err(errors::cache)?,
             }
             return Ok(Start { at: token.revision, from: token.start, exact: true, continued: true });
         }

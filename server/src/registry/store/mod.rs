@@ -257,7 +257,7 @@ impl Store {
     async fn reach(&self, resource_version: &str) -> Result<(), ApiError> {
         let cache = &self.inner.cache;
         match parse_resource_version(resource_version)? {
-            None => drop(cache.catch_up(WAIT).await.map_err(errors::cache)?),
+            None => cache.catch_up(WAIT).await.map_err(errors::cache)?,
             Some(0) => cache.wait_for(1, WAIT).await.map_err(errors::cache)?,
             Some(revision) => cache.wait_for(revision, WAIT).await.map_err(errors::future_revision)?,
         }

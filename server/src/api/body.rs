@@ -31,7 +31,9 @@ enum Kind {
     Full(Bytes),
     /// Chunks in order, with the number of bytes left.
     Chunks(VecDeque<Bytes>, u64),
-    /// The mutex is never locked: it makes the stream `Sync`, which warp asks of bodies.
+    /// Chunks that are made as they are taken, with the number of bytes left. The mutexes are never locked: they make what they hold `Sync`,
+    /// which warp asks of bodies.
+    Made(Mutex<Box<dyn Iterator<Item = Bytes> + Send>>, u64),
     Stream(Mutex<Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>>),
 }
 
@@ -45,6 +47,10 @@ impl Body {
         let chunks = chunks.into();
         let length = chunks.iter().map(|c| c.len() as u64).sum();
         Body(Kind::Chunks(chunks, length))
+    }
+    /// Chunks that are made only when they are sent: together they have `length` bytes.
+    pub fn made(chunks: impl Iterator<Item = Bytes> + Send + 'static, length: u64) -> Self {
+        Body(Kind::Made(Mutex::new(Box::new(chunks)), length))
     }
     /// A stream that ends when it is dropped.
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Self {
@@ -78,7 +84,7 @@ impl Body {
         match &self.0 {
             Kind::Empty => Some(0),
             Kind::Full(bytes) => Some(bytes.len() as u64),
-            Kind::Chunks(_, length) => Some(*length),
+            Kind::Chunks(_, length) | Kind::Made(_, length) => Some(*length),
             Kind::Stream(_) => None,
         }
     }
@@ -87,6 +93,7 @@ impl Body {
         match self.0 {
             Kind::Full(bytes) => VecDeque::from([bytes]),
             Kind::Chunks(chunks, _) => chunks,
+            Kind::Made(chunks, _) => chunks.into_inner().collect(),
             Kind::Empty | Kind::Stream(_) => VecDeque::new(),
         }
     }
@@ -102,6 +109,7 @@ impl Body {
             Kind::Empty => return Ok(Bytes::new()),
             Kind::Full(bytes) => return Ok(bytes),
             Kind::Chunks(chunks, _) => return Ok(chunks.iter().flatten().copied().collect()),
+            Kind::Made(chunks, _) => return Ok(chunks.into_inner().flatten().collect()),
             Kind::Stream(stream) => stream.into_inner(),
         };
         // Most bodies are one frame, which is then passed on as it is.
@@ -167,6 +175,11 @@ impl http_body::Body for Body {
                 *left -= chunk.as_ref().map_or(0, |c| c.len() as u64);
                 chunk.map(Ok)
             }
+            Kind::Made(chunks, left) => {
+                let chunk = chunks.get_mut().next();
+                *left -= chunk.as_ref().map_or(0, |c| c.len() as u64);
+                chunk.map(Ok)
+            }
             Kind::Stream(stream) => match stream.get_mut().as_mut().poll_next(cx) {
                 Poll::Ready(next) => next,
                 Poll::Pending => return Poll::Pending,
@@ -206,6 +219,7 @@ mod tests {
         let bodies = [
             Body::from("hello world"),
             Body::chunks(vec![Bytes::from("hello"), Bytes::new(), Bytes::from(" world")]),
+            Body::made([Bytes::from("hello"), Bytes::from(" world")].into_iter(), 11),
             streamed(&[b"hello world"]),
             streamed(&[b"", b"hello", b"", b" ", b"world"]),
             Body::wrap(http_body_util::Full::new(Bytes::from("hello world"))),

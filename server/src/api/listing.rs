@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
@@ -65,6 +66,40 @@ impl Chunks {
     }
 }
 
+/// The end of a list.
+const END: &[u8] = b"]}\n";
+
+/// The chunks of a list of whole objects, each made when it is wanted: a list of thousands never stands in memory.
+struct Items {
+    writer: Writer,
+    left: std::vec::IntoIter<Arc<Entry>>,
+    chunks: Chunks,
+    begun: bool,
+    ended: bool,
+}
+
+impl Iterator for Items {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        while self.chunks.done.is_empty() && !self.ended {
+            match self.left.next() {
+                Some(entry) => {
+                    self.chunks.copy(if self.begun { b",{" } else { b"{" });
+                    self.chunks.share(entry.bytes.slice(self.writer.typed(&entry)..));
+                    self.begun = true;
+                }
+                None => {
+                    self.chunks.copy(END);
+                    self.chunks.flush();
+                    self.ended = true;
+                }
+            }
+        }
+        self.chunks.done.pop_front()
+    }
+}
+
 /// `metadata` of a list.
 #[derive(Clone, Debug, Default)]
 pub struct ListHead {
@@ -118,7 +153,7 @@ impl Writer {
     ///
     /// # Errors
     /// 500 for an object that cannot be shown in the shape.
-    pub fn list<'a>(&self, head: &ListHead, entries: impl IntoIterator<Item = &'a Entry>) -> Result<Body, ApiError> {
+    pub fn list(self, head: &ListHead, items: Vec<Arc<Entry>>) -> Result<Body, ApiError> {
         let mut start = match self.shape {
             Shape::Object => format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", self.resource.list_kind(), self.resource.api_version()),
             Shape::Table(_) => "{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",".to_owned(),
@@ -132,32 +167,27 @@ impl Writer {
         }
         let mut chunks = Chunks::default();
         chunks.copy(start.as_bytes());
-        for (at, entry) in entries.into_iter().enumerate() {
+        if self.shape == Shape::Object {
+            let length =
+                start.len() + items.iter().map(|e| e.bytes.len() - self.typed(e) + 2).sum::<usize>() + END.len() - usize::from(!items.is_empty());
+            return Ok(Body::made(Items { writer: self, left: items.into_iter(), chunks, begun: false, ended: false }, length as u64));
+        }
+        for (at, entry) in items.iter().enumerate() {
             if at > 0 {
                 chunks.copy(b",");
             }
-            self.item(&mut chunks, entry)?;
+            match self.shape {
+                Shape::Table(include) => self.row(&mut chunks, entry, include)?,
+                Shape::Metadata | Shape::Object => partial(&mut chunks, entry)?,
+            }
         }
-        chunks.copy(b"]}\n");
+        chunks.copy(END);
         Ok(chunks.finish())
     }
 
-    /// One object of a list.
-    fn item(&self, chunks: &mut Chunks, entry: &Entry) -> Result<(), ApiError> {
-        match self.shape {
-            Shape::Object => {
-                match self.prefixes.iter().find(|p| entry.bytes.starts_with(p.as_bytes())) {
-                    Some(prefix) => {
-                        chunks.copy(b"{");
-                        chunks.share(entry.bytes.slice(prefix.len()..));
-                    }
-                    None => chunks.share(entry.bytes.clone()),
-                }
-                Ok(())
-            }
-            Shape::Metadata => partial(chunks, entry),
-            Shape::Table(include) => self.row(chunks, entry, include),
-        }
+    /// Length of an object's opening brace and its type, which a list leaves out.
+    fn typed(&self, entry: &Entry) -> usize {
+        self.prefixes.iter().find(|p| entry.bytes.starts_with(p.as_bytes())).map_or(1, String::len)
     }
 
     /// An object by itself: the answer to a get, or the object of a watch event.

@@ -28,6 +28,6 @@ pub(super) async fn list(call: &Call<'_>, row: &'static Resource) -> Result<Resp
     let head = ListHead { revision: listed.revision, next: listed.continue_token.unwrap_or_default(), remaining: listed.remaining };
     let items = listed.items;
     let large = items.len() > AT_ONCE;
-    let write = move || encoded(accepted, Writer::new(row, accepted.shape).list(&head, items.iter().map(|e| &**e))?);
+    let write = move || encoded(accepted, Writer::new(row, accepted.shape).list(&head, items)?);
     if large { tokio::task::spawn_blocking(write).await.map_err(ApiError::internal)? } else { write() }
 }

@@ -106,6 +106,6 @@ pub(super) async fn delete_collection(call: &Call<'_>, row: &'static Resource, b
     let server = call.server;
     let listed = server.store.delete_collection(row, &options::list(call.info)?, &options, call.user, &*server.admit).await?;
     let head = ListHead { revision: listed.revision, next: listed.continue_token.unwrap_or_default(), remaining: listed.remaining };
-    let body = Writer::new(row, accepted.shape).list(&head, listed.items.iter().map(|e| &**e))?;
+    let body = Writer::new(row, accepted.shape).list(&head, listed.items)?;
     encoded(accepted, body)
 }

@@ -55,6 +55,11 @@ enum Command {
     #[command(hide = true)]
     Guard {
         parent: u32,
+    /// Work with the keys that sign ServiceAccount tokens
+    TokenKey {
+        #[command(subcommand)]
+        command: TokenKey,
+    },
         program: PathBuf,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -82,6 +87,20 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+#[derive(Subcommand)]
+enum TokenKey {
+    /// Make a new key for new tokens; those that earlier keys have signed stay valid
+    Rotate {
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Forget the earlier keys: what they have signed is refused from now on
+    Revoke {
+        #[command(flatten)]
+        place: Where,
+    },
+}
+
         Err(error) => {
             eprintln!("kserver: {error:#}");
             ExitCode::FAILURE
@@ -104,3 +123,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Guard { parent, program, args } => up::child::guard(parent, &program, &args),
     }
 }
+        Command::TokenKey { command: TokenKey::Rotate { place } } => {
+            kserver::app::block_on(up::token_key::rotate(&up::instance::Instance::new(place.data_dir()?)))
+        }
+        Command::TokenKey { command: TokenKey::Revoke { place } } => {
+            kserver::app::block_on(up::token_key::revoke(&up::instance::Instance::new(place.data_dir()?)))
+        }

@@ -10,6 +10,7 @@ pub const TESTS: &[Own] = &[
     ("lifecycle::trouble_is_named_with_its_fix", trouble_is_named_with_its_fix),
     ("lifecycle::relative_paths_mean_the_callers_directory", relative_paths_mean_the_callers_directory),
     ("lifecycle::an_existing_kubeconfig_is_kept", an_existing_kubeconfig_is_kept),
+    ("lifecycle::token_keys_are_rotated_and_revoked_while_it_runs", token_keys_are_rotated_and_revoked_while_it_runs),
 ];
 
 fn down_stops_everything_and_up_resumes() {
@@ -107,4 +108,41 @@ fn an_existing_kubeconfig_is_kept() {
     assert!(merged.contains("x-unknown: kept") && merged.contains("192.0.2.1:6443") && merged.contains("token: secret"), "{merged}");
     c.kctl("config get-contexts -o name").contains("kserver\n");
     c.kctl("--context kserver get nodes").ok();
+}
+
+fn token_keys_are_rotated_and_revoked_while_it_runs() {
+    let c = Cluster::prepare(Start { simulated_nodes: Some(1), ..Start::default() });
+    c.kserver(&["token-key", "rotate"]).fails();
+    c.up().ok();
+    let port = c.path("endpoints kubernetes", "{.subsets[0].ports[0].port}");
+    let ca = c.data_dir().join("pki/ca.crt");
+    let token = || c.kctl("create token default").ok().trim().to_owned();
+    let who = |token: &str| {
+        let line =
+            format!("--kubeconfig=/dev/null --server=https://127.0.0.1:{port} --certificate-authority={} --token={token} auth whoami", ca.display());
+        c.kubectl(&line)
+    };
+    let keys = || c.kubectl("get --raw /openid/v1/jwks").ok().matches("\"kid\"").count();
+    let before = token();
+    who(&before).contains("system:serviceaccount:default:default");
+    c.kserver(&["token-key", "rotate"]).contains("stay valid");
+    let after = token();
+    assert_eq!(keys(), 2);
+    for good in [&before, &after] {
+        who(good).contains("system:serviceaccount:default:default");
+    }
+    // While it is down too, and it comes up with what there is then.
+    c.kserver(&["down"]).ok();
+    c.kserver(&["token-key", "rotate"]).ok();
+    c.up().ok();
+    assert_eq!(keys(), 3);
+    who(&before).contains("system:serviceaccount:default:default");
+    let last = token();
+    c.kserver(&["token-key", "revoke"]).contains("refused");
+    assert_eq!(keys(), 1);
+    for gone in [&before, &after] {
+        let text = who(gone).fails();
+        assert!(text.contains("You must be logged in") || text.contains("Unauthorized"), "{text}");
+    }
+    who(&last).contains("system:serviceaccount:default:default");
 }

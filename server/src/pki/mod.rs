@@ -17,13 +17,14 @@ pub mod encryption;
 mod files;
 pub mod kubeconfig;
 mod tls;
+pub mod token_keys;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::api::authn::tokens::{DEFAULT_ISSUER, TokenIssuer};
+use crate::api::authn::tokens::TokenIssuer;
 
 pub use authority::{Authority, Pair, Subject};
 pub use tls::{LiveCertificate, ServingCertificate, client_config, live_client_config, server_config};
@@ -118,7 +119,6 @@ pub struct Pki {
     pub etcd_server: Pair,
     /// The administrator's client certificate.
     pub admin: Pair,
-    token_keys: Vec<String>,
 }
 
 /// The API server's names inside the cluster.
@@ -155,6 +155,7 @@ impl Pki {
         });
         // etcd speaks to its peers, and its gateway to itself, with its server certificate.
         etcd_names.client = true;
+        token_keys::signing(dir)?;
         Ok(Pki {
             apiserver: cluster.load_or_issue(&dir.join("apiserver"), &apiserver_subject(config), now)?,
             // The kubelet authorizes it by this group, which may reach every node's API.
@@ -170,7 +171,6 @@ impl Pki {
             )?,
             etcd_server: etcd.load_or_issue(&dir.join("etcd/server"), &etcd_names, now)?,
             admin: cluster.load_or_issue(&dir.join("admin"), &Subject::client("kubernetes-admin", &["kubeadm:cluster-admins"]), now)?,
-            token_keys: token_keys(dir)?,
             dir: dir.to_owned(),
             cluster,
             kubelet,
@@ -218,26 +218,12 @@ impl Pki {
         self.issue(&self.kubelet, &format!("kubelet-serving-{}", safe(node)), &subject)
     }
 
-    /// The signer and verifier of ServiceAccount tokens, with this cluster's issuer as only audience.
+    /// The signer and verifier of ServiceAccount tokens; see [`token_keys`].
     ///
     /// # Errors
-    /// When a key file is damaged.
+    /// When a key file is damaged or open to others.
     pub fn token_issuer(&self) -> Result<TokenIssuer, PkiError> {
-        TokenIssuer::new(DEFAULT_ISSUER, &[DEFAULT_ISSUER.to_owned()], &self.token_keys)
-            .map_err(|e| PkiError::Corrupt { path: self.dir.join("sa.key"), reason: e.to_string() })
-    }
-
-    /// Makes a new token signing key; the old ones go on verifying. Takes effect when the keys are loaded next.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn rotate_token_key(&self) -> Result<(), PkiError> {
-        let _lock = files::lock_dir(&self.dir)?;
-        let current = self.dir.join("sa.key");
-        if let Some(old) = files::read_private(&current)? {
-            files::write(&self.dir.join(format!("sa-{}.key", Timestamp::now().as_nanosecond())), old.as_bytes(), 0o600)?;
-        }
-        files::write(&current, new_token_key(&current)?.as_bytes(), 0o600)
+        token_keys::issuer(&self.dir)
     }
 
     /// The keys of Secrets at rest; see [`encryption`].
@@ -260,35 +246,6 @@ impl Pki {
 /// A node's name as part of a file name. Node names hold no slash; this makes sure.
 fn safe(node: &str) -> String {
     node.replace(['/', '\0'], "-")
-}
-
-fn new_token_key(path: &Path) -> Result<String, PkiError> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256);
-    key.map(|k| k.serialize_pem()).map_err(|source| PkiError::Make { path: path.to_owned(), source })
-}
-
-/// The token keys, the signing one first, then the retired ones from the newest.
-fn token_keys(dir: &Path) -> Result<Vec<String>, PkiError> {
-    let current = dir.join("sa.key");
-    let signing = match files::read_private(&current)? {
-        Some(key) => key,
-        None => {
-            let key = new_token_key(&current)?;
-            files::write(&current, key.as_bytes(), 0o600)?;
-            key
-        }
-    };
-    let listed = std::fs::read_dir(dir).map_err(|source| PkiError::Io { action: "listing", path: dir.to_owned(), source })?;
-    let mut retired: Vec<PathBuf> = listed
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("sa-") && n.ends_with(".key")))
-        .collect();
-    retired.sort_unstable_by(|a, b| b.cmp(a));
-    let mut keys = vec![signing];
-    for path in retired {
-        keys.extend(files::read_private(&path)?);
-    }
-    Ok(keys)
 }
 
 #[cfg(test)]

@@ -95,7 +95,11 @@ fn loading_again_gives_the_same_certificates_until_they_near_their_end() {
     let start = Timestamp::now();
     let first = Pki::load_at(&config, start).unwrap();
     let again = Pki::load_at(&config, start).unwrap();
-    assert!(first.apiserver == again.apiserver && first.admin == again.admin && first.token_keys == again.token_keys);
+    assert!(
+        first.apiserver == again.apiserver
+            && first.admin == again.admin
+            && first.token_issuer().unwrap().jwks() == again.token_issuer().unwrap().jwks()
+    );
     let later = Pki::load_at(&config, start + jiff::SignedDuration::from_hours(24 * 300)).unwrap();
     assert!(later.apiserver != first.apiserver && later.cluster.certificate() == first.cluster.certificate());
     let renamed = Pki::load_at(&Config { names: vec!["other.example".into()], ..config.clone() }, start).unwrap();
@@ -131,8 +135,8 @@ fn private_files_are_private_and_anything_else_stops_the_start_with_a_remedy() {
 }
 
 #[test]
-fn a_rotated_token_key_signs_and_the_old_one_still_verifies() {
-    use crate::api::authn::tokens::{Claims, Kubernetes, Ref};
+fn a_rotated_token_key_signs_and_the_old_one_verifies_until_it_is_revoked() {
+    use crate::api::authn::tokens::{Claims, DEFAULT_ISSUER, Kubernetes, Ref, TokenError};
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let pki = Pki::load_or_create(&config).unwrap();
@@ -156,11 +160,19 @@ fn a_rotated_token_key_signs_and_the_old_one_still_verifies() {
         },
     };
     let token = old.sign(&claims).unwrap();
-    pki.rotate_token_key().unwrap();
+    token_keys::rotate(pki.dir()).unwrap();
     let new = Pki::load_or_create(&config).unwrap().token_issuer().unwrap();
     assert_eq!(*new.verify(&token, now).unwrap(), claims);
     assert!(old.verify(&new.sign(&claims).unwrap(), now).is_err());
     assert_eq!(new.jwks()["keys"].as_array().unwrap().len(), 2);
+    // One that runs takes the new keys up, and knows a token no more that it has verified before.
+    assert!(old.verify(&token, now).is_ok());
+    token_keys::reload(pki.dir(), &old).unwrap();
+    assert!(old.verify(&token, now).is_ok() && old.verify(&new.sign(&claims).unwrap(), now).is_ok());
+    token_keys::revoke(pki.dir()).unwrap();
+    token_keys::reload(pki.dir(), &old).unwrap();
+    assert!(matches!(old.verify(&token, now), Err(TokenError::UnknownKey)));
+    assert!(old.verify(&new.sign(&claims).unwrap(), now).is_ok());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use rcgen::ExtendedKeyUsagePurpose;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::{self, Child};
 use super::control_plane::{self, Sealed};
@@ -169,6 +170,8 @@ pub async fn start(options: &Options, instance: &Instance, tasks: &Tasks, progre
     let programs = check(options, instance)?;
     instance.create_dirs()?;
     let lock = instance.lock()?;
+    // Before the record names this process: until somebody listens, the signal would end it.
+    let changed = signal(SignalKind::user_defined1())?;
     let last = instance.record()?;
     if let Some(record) = &last {
         super::down::clear_children(record).await?;
@@ -194,7 +197,7 @@ pub async fn start(options: &Options, instance: &Instance, tasks: &Tasks, progre
     kubeconfigs.write(&pki)?;
     let context = kubeconfigs.user.clone();
     let kubelet = plan.record.uses_containers.then(|| (plan.node.clone(), plan.kubelet_ips()));
-    tasks.spawn("certificates", Renewal { pki: plan.pki_config(), kubelet, live, kubeconfigs }.run());
+    tasks.spawn("certificates", Renewal { pki: plan.pki_config(), kubelet, live, kubeconfigs }.run(changed));
 
     let informers = Informers::new(component(&chain, "system:kube-controller-manager"), tasks.clone());
     plan.start_control_plane(&chain, &pki, &informers, tasks).await?;

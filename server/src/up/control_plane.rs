@@ -70,13 +70,13 @@ pub async fn start(config: Config<'_>, tasks: &Tasks) -> Result<(Chain, Live)> {
     let issuer = Arc::new(config.pki.token_issuer()?);
     let kubelet_client = LiveCertificate::new(&config.pki.apiserver_kubelet_client)?;
     let kubelet_tls = pki::live_client_config(config.pki.kubelet.certificate(), kubelet_client.clone())?;
-    let parts = Parts { store, issuer, kubelet_tls: Some(Arc::new(kubelet_tls)), audit_log: config.audit_log };
+    let parts = Parts { store, issuer: issuer.clone(), kubelet_tls: Some(Arc::new(kubelet_tls)), audit_log: config.audit_log };
     let chain = build(parts, tasks).await?;
     let apiserver = LiveCertificate::new(&config.pki.apiserver)?;
     let tls = pki::server_config(apiserver.clone(), config.pki.cluster.certificate(), false)?;
     let listener = TcpListener::bind(config.bind).await.with_context(|| format!("listen on {}", config.bind))?;
     tasks.spawn_draining("api", listener::serve(ApiServer { listener, tls }, chain.clone(), tasks.clone()));
-    Ok((chain, Live { apiserver, kubelet_client }))
+    Ok((chain, Live { apiserver, kubelet_client, tokens: issuer }))
 }
 
 /// Secrets at rest, under the instance's keys.

@@ -103,7 +103,8 @@ pub async fn clear_children(record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn signal(pid: u32, signal: Signal) {
+/// Sends a signal to a process that may be gone.
+pub(super) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
         let _ = rustix::process::kill_process(pid, signal);
     }

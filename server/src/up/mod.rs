@@ -17,5 +17,6 @@ pub mod preflight;
 pub mod progress;
 pub mod renewal;
 pub mod status;
+pub mod token_key;
 
 pub use options::{Options, Where};

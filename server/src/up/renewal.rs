@@ -1,7 +1,7 @@
 //! Renews certificates while the instance runs: it may run for longer than they are good.
 //!
-//! Owns the daily look at them. What is renewed is shown to new connections at once; nothing restarts. The client certificate for
-//! etcd is the exception: it is taken up at the next start.
+//! Owns the look at them, every day and whenever SIGUSR1 says that a file has changed. What is renewed is shown to new connections at
+//! once; nothing restarts. The client certificate for etcd is the exception: it is taken up at the next start.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::Signal;
 
-use crate::pki::{self, LiveCertificate, Pki, kubeconfig};
+use crate::api::authn::TokenIssuer;
+use crate::pki::{self, LiveCertificate, Pki, kubeconfig, token_keys};
 
 /// Time between looks. Certificates are renewed months before they end.
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
@@ -22,6 +24,8 @@ pub struct Live {
     pub apiserver: Arc<LiveCertificate>,
     /// What the API server shows kubelets.
     pub kubelet_client: Arc<LiveCertificate>,
+    /// Signs and verifies ServiceAccount tokens.
+    pub tokens: Arc<TokenIssuer>,
 }
 
 /// Where the administrator's credentials are kept.
@@ -62,16 +66,19 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Looks every day for as long as it is polled.
-    pub async fn run(self) {
+    /// Looks for as long as it is polled, at each of `changed` too.
+    pub async fn run(self, mut changed: Signal) {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PERIOD, PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = changed.recv() => tracing::info!("looking at keys and certificates again"),
+            }
             let renewal = self.clone();
             let looked = tokio::task::spawn_blocking(move || renewal.look()).await;
             if let Err(error) = looked.map_err(Into::into).flatten() {
-                tracing::error!("certificates not renewed; tried again tomorrow: {error:#}");
+                tracing::error!("keys and certificates not renewed; tried again tomorrow: {error:#}");
             }
         }
     }
@@ -82,6 +89,7 @@ impl Renewal {
         let pki = Pki::load_or_create(&self.pki)?;
         self.live.apiserver.replace(&pki.apiserver)?;
         self.live.kubelet_client.replace(&pki.apiserver_kubelet_client)?;
+        token_keys::reload(pki.dir(), &self.live.tokens)?;
         if let Some((node, ips)) = &self.kubelet {
             pki.kubelet_serving(node, &[], ips)?;
         }
@@ -111,6 +119,7 @@ mod tests {
         let live = Live {
             apiserver: LiveCertificate::new(&pki.apiserver).unwrap(),
             kubelet_client: LiveCertificate::new(&pki.apiserver_kubelet_client).unwrap(),
+            tokens: Arc::new(pki.token_issuer().unwrap()),
         };
         let kubeconfigs = Kubeconfigs { server: "https://127.0.0.1:6443".into(), own: dir.path().join("own"), user: dir.path().join("user") };
         let renewal = Renewal { pki: config, kubelet: Some(("n1".into(), vec![])), live: live.clone(), kubeconfigs };

@@ -27,11 +27,7 @@ pub async fn run(instance: &Instance) -> Result<()> {
     println!("log         {}", instance.log_file().display());
     println!("kubeconfig  {}", instance.admin_kubeconfig().display());
     println!("API server  https://127.0.0.1:{}", record.secure_port);
-    let config = Kubeconfig::read_from(instance.admin_kubeconfig())?;
-    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(Duration::from_secs(5));
-    let client = kube::Client::try_from(config)?;
+    let client = client(instance).await?;
     let request = http::Request::get("/readyz").body(Vec::new())?;
     match client.request_text(request).await {
         Ok(_) => println!("ready       yes"),
@@ -47,6 +43,18 @@ pub async fn run(instance: &Instance) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The administrator's client.
+///
+/// # Errors
+/// The instance's kubeconfig cannot be read.
+pub async fn client(instance: &Instance) -> Result<kube::Client> {
+    let config = Kubeconfig::read_from(instance.admin_kubeconfig())?;
+    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(Duration::from_secs(5));
+    Ok(kube::Client::try_from(config)?)
 }
 
 /// Resident memory of a process, in MiB; 0 when it is gone.

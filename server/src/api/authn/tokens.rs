@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -103,10 +103,15 @@ struct VerifyKey {
 /// Verified tokens that are remembered by digest, so that a signature is checked once and not on each request.
 const REMEMBERED: usize = 4096;
 
-/// Signs with one key, verifies with several: the previous keys stay valid until their tokens have expired.
+/// Signs with one key, verifies with several: the previous keys stay valid until they are revoked.
 pub struct TokenIssuer {
     issuer: String,
     audiences: Vec<String>,
+    keys: RwLock<Arc<Keys>>,
+}
+
+/// The keys of one time, and the tokens that were found to be signed by one of them.
+struct Keys {
     signing: (String, EncodingKey),
     verify: Vec<VerifyKey>,
     seen: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
@@ -128,17 +133,8 @@ impl VerifyKey {
     }
 }
 
-fn base64_url(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
-}
-
-impl TokenIssuer {
-    /// An issuer that signs with the first of `keys` (PKCS#8 PEM, P-256) and verifies with all.
-    ///
-    /// # Errors
-    /// When there is no key, or one is not a P-256 private key.
-    pub fn new(issuer: &str, audiences: &[String], keys: &[String]) -> Result<Self, TokenError> {
+impl Keys {
+    fn parse(keys: &[String]) -> Result<Self, TokenError> {
         let mut verify = Vec::new();
         let mut signing = None;
         for pem in keys {
@@ -150,7 +146,37 @@ impl TokenIssuer {
             verify.push(key);
         }
         let signing = signing.ok_or_else(|| TokenError::Key("no signing key".into()))?;
-        Ok(TokenIssuer { issuer: issuer.to_owned(), audiences: audiences.to_vec(), signing, verify, seen: Mutex::default() })
+        Ok(Keys { signing, verify, seen: Mutex::default() })
+    }
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+impl TokenIssuer {
+    /// An issuer that signs with the first of `keys` (PKCS#8 PEM, P-256) and verifies with all.
+    ///
+    /// # Errors
+    /// When there is no key, or one is not a P-256 private key.
+    pub fn new(issuer: &str, audiences: &[String], keys: &[String]) -> Result<Self, TokenError> {
+        let keys = RwLock::new(Arc::new(Keys::parse(keys)?));
+        Ok(TokenIssuer { issuer: issuer.to_owned(), audiences: audiences.to_vec(), keys })
+    }
+
+    /// Signs with the first of these keys from now on, and verifies with these alone.
+    ///
+    /// # Errors
+    /// As for [`TokenIssuer::new`]; nothing is replaced then.
+    pub fn replace(&self, keys: &[String]) -> Result<(), TokenError> {
+        let keys = Arc::new(Keys::parse(keys)?);
+        *self.keys.write() = keys;
+        Ok(())
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().clone()
     }
 
     /// The audiences that mean this API server.
@@ -168,8 +194,9 @@ impl TokenIssuer {
     /// # Errors
     /// Only when signing itself fails.
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
-        let header = Header { kid: Some(self.signing.0.clone()), typ: None, ..Header::new(Algorithm::ES256) };
-        Ok(jsonwebtoken::encode(&header, claims, &self.signing.1)?)
+        let (id, key) = &self.keys().signing;
+        let header = Header { kid: Some(id.clone()), typ: None, ..Header::new(Algorithm::ES256) };
+        Ok(jsonwebtoken::encode(&header, claims, key)?)
     }
 
     /// The claims of a token with a good signature, the right issuer and algorithm, inside its validity. Audiences are the caller's concern.
@@ -178,18 +205,19 @@ impl TokenIssuer {
     /// Whatever is wrong with it.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, TokenError> {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let remembered = self.seen.lock().get(&digest).cloned();
+        let keys = self.keys();
+        let remembered = keys.seen.lock().get(&digest).cloned();
         let claims = match remembered {
             Some(claims) => claims,
-            None => self.verify_signature(token)?,
+            None => self.verify_signature(&keys, token)?,
         };
         // Upstream's leeway for clocks that differ (go-jose's DefaultLeeway) is one minute.
         let seconds = now.as_second();
         if seconds > claims.exp + LEEWAY_SECONDS || seconds < claims.nbf - LEEWAY_SECONDS || seconds < claims.iat - LEEWAY_SECONDS {
-            self.seen.lock().remove(&digest);
+            keys.seen.lock().remove(&digest);
             return Err(TokenError::Expired);
         }
-        let mut seen = self.seen.lock();
+        let mut seen = keys.seen.lock();
         if seen.len() >= REMEMBERED {
             seen.clear();
         }
@@ -197,10 +225,10 @@ impl TokenIssuer {
         Ok(claims)
     }
 
-    fn verify_signature(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+    fn verify_signature(&self, keys: &Keys, token: &str) -> Result<Arc<Claims>, TokenError> {
         let header = jsonwebtoken::decode_header(token)?;
         let key = match &header.kid {
-            Some(id) => self.verify.iter().find(|k| k.id == *id).ok_or(TokenError::UnknownKey)?,
+            Some(id) => keys.verify.iter().find(|k| k.id == *id).ok_or(TokenError::UnknownKey)?,
             None => return Err(TokenError::UnknownKey),
         };
         let mut validation = Validation::new(Algorithm::ES256);
@@ -220,6 +248,7 @@ impl TokenIssuer {
     /// `/openid/v1/jwks`
     pub fn jwks(&self) -> Value {
         let keys: Vec<Value> = self
+            .keys()
             .verify
             .iter()
             .map(|k| json!({"use": "sig", "kty": "EC", "kid": k.id, "crv": "P-256", "alg": "ES256", "x": base64_url(&k.point.0), "y": base64_url(&k.point.1)}))

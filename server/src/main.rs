@@ -7,6 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kserver::up::{self, Where};
 
+/// Requests are many small allocations, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A whole Kubernetes in one process: API server, controllers, scheduler, kubelet and proxy over a real etcd.
 #[derive(Parser)]
 #[command(name = "kserver", version = kserver::VERSION, max_term_width = 100)]

@@ -55,15 +55,15 @@ enum Command {
         #[command(subcommand)]
         command: Image,
     },
-    /// Become PROGRAM, and die with the parent
-    #[command(hide = true)]
-    Guard {
-        parent: u32,
     /// Work with the keys that sign ServiceAccount tokens
     TokenKey {
         #[command(subcommand)]
         command: TokenKey,
     },
+    /// Become PROGRAM, and die with the parent
+    #[command(hide = true)]
+    Guard {
+        parent: u32,
         program: PathBuf,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -87,10 +87,6 @@ enum Image {
     },
 }
 
-fn main() -> ExitCode {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
 #[derive(Subcommand)]
 enum TokenKey {
     /// Make a new key for new tokens; those that earlier keys have signed stay valid
@@ -105,6 +101,10 @@ enum TokenKey {
     },
 }
 
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kserver: {error:#}");
             ExitCode::FAILURE
@@ -124,12 +124,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Image { command: Image::Ls { place } } => {
             kserver::app::block_on(up::down::list_images(&up::instance::Instance::new(place.data_dir()?)))
         }
-        Command::Guard { parent, program, args } => up::child::guard(parent, &program, &args),
-    }
-}
         Command::TokenKey { command: TokenKey::Rotate { place } } => {
             kserver::app::block_on(up::token_key::rotate(&up::instance::Instance::new(place.data_dir()?)))
         }
         Command::TokenKey { command: TokenKey::Revoke { place } } => {
             kserver::app::block_on(up::token_key::revoke(&up::instance::Instance::new(place.data_dir()?)))
         }
+        Command::Guard { parent, program, args } => up::child::guard(parent, &program, &args),
+    }
+}

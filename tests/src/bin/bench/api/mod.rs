@@ -45,7 +45,10 @@ pub async fn run(data: &Path, sections: &[&str]) -> Result<Vec<Row>> {
     for section in SECTIONS.into_iter().filter(|s| sections.contains(s)) {
         eprintln!("bench: {section}");
         match section {
-            "memory" => rows.push(Row::alone("resident, idle after start", format!("{} MiB", bench.resident() / 1024))),
+            "memory" => {
+                rows.push(Row::alone("resident, idle after start", format!("{} MiB", bench.resident() / 1024)));
+                rows.push(watches::idle(&bench).await?);
+            }
             "writes" => rows.extend(writes::run(&bench).await?),
             "gets" => rows.extend(gets::run(&bench).await?),
             "watches" => rows.extend(watches::run(&bench).await?),
@@ -69,16 +72,21 @@ impl Bench {
         Ok(format!("/api/v1/namespaces/{name}/{resource}"))
     }
 
-    /// etcd's own clients for `concurrency` workers: at most 8 connections, shared.
-    async fn etcd(&self, concurrency: usize) -> Result<Vec<KvClient>> {
+    /// etcd's own client.
+    async fn etcd_client(&self) -> Result<Client> {
         let pem = |name: &str| std::fs::read(self.data.join("pki").join(name)).with_context(|| name.to_owned());
         let tls = TlsOptions::new()
             .ca_certificate(Certificate::from_pem(pem("etcd/ca.crt")?))
             .identity(Identity::from_pem(pem("apiserver-etcd-client.crt")?, pem("apiserver-etcd-client.key")?));
         let options = ConnectOptions::new().with_tls(tls);
+        Ok(Client::connect([format!("https://127.0.0.1:{}", self.etcd_port)], Some(options)).await?)
+    }
+
+    /// etcd's own clients for `concurrency` workers: at most 8 connections, shared.
+    async fn etcd(&self, concurrency: usize) -> Result<Vec<KvClient>> {
         let mut few = Vec::new();
         for _ in 0..concurrency.min(8) {
-            few.push(Client::connect([format!("https://127.0.0.1:{}", self.etcd_port)], Some(options.clone())).await?.kv_client());
+            few.push(self.etcd_client().await?.kv_client());
         }
         Ok((0..concurrency).map(|i| few[i % few.len()].clone()).collect())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use etcd_client::DeleteOptions;
+use etcd_client::{Compare, CompareOp, DeleteOptions, Txn, TxnOp, WatchOptions};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -24,9 +24,10 @@ pub async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for concurrency in [1, 16, 64] {
         // Each side twice, alternating, and the better one: the machine's other business hits both alike.
-        let (mut puts, mut best) = (0f64, [0f64; 3]);
+        let (mut puts, mut watched, mut best) = (0f64, 0f64, [0f64; 3]);
         for round in 0..2 {
             puts = puts.max(etcd_puts(bench, concurrency).await?);
+            watched = watched.max(etcd_watched_creates(bench, concurrency).await?);
             for (best, one) in best.iter_mut().zip(lives(bench, concurrency, &format!("writes-{concurrency}-{round}")).await?) {
                 *best = best.max(one);
             }
@@ -34,6 +35,8 @@ pub async fn run(bench: &Bench) -> Result<Vec<Row>> {
         for (verb, pace) in ["creates", "updates", "deletes"].into_iter().zip(best) {
             rows.push(Row::ratio(format!("{verb} of {VALUE} bytes beside etcd's puts, {concurrency} in flight"), (pace, puts), "/s"));
         }
+        let what = format!("creates beside etcd's conditional ones that a watch follows, {concurrency} in flight");
+        rows.push(Row::ratio(what, (best[0], watched), "/s"));
     }
     rows.push(contention(bench).await?);
     Ok(rows)
@@ -52,6 +55,36 @@ async fn etcd_puts(bench: &Bench, concurrency: usize) -> Result<f64> {
         Ok(client)
     })
     .await?;
+    first.delete("/bench/", Some(DeleteOptions::new().with_prefix())).await?;
+    Ok(pace)
+}
+
+/// What an API server must ask of etcd at least: puts on condition that the key is new, each seen by one watch.
+async fn etcd_watched_creates(bench: &Bench, concurrency: usize) -> Result<f64> {
+    let clients = bench.etcd(concurrency).await?;
+    let mut watcher = bench.etcd_client().await?;
+    let mut watch = watcher.watch("/bench/", Some(WatchOptions::new().with_prefix())).await?;
+    let total = total(concurrency);
+    let seen = tokio::spawn(async move {
+        let mut left = total;
+        while left > 0 {
+            let response = watch.message().await?.context("the watch ended")?;
+            left -= response.events().len().min(left);
+        }
+        anyhow::Ok(())
+    });
+    let mut first = clients[0].clone();
+    let pace = pace(clients, total, |mut client, i| async move {
+        let key = format!("/bench/{i}");
+        let create = Txn::new()
+            .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(key.as_str(), vec![b'x'; VALUE], None)])
+            .or_else([TxnOp::get(key.as_str(), None)]);
+        ensure!(client.txn(create).await?.succeeded(), "{key} is there already");
+        Ok(client)
+    })
+    .await?;
+    seen.await??;
     first.delete("/bench/", Some(DeleteOptions::new().with_prefix())).await?;
     Ok(pace)
 }

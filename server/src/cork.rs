@@ -1,37 +1,64 @@
-//! A connection that sends what was written to it in one piece, once everybody who is ready to write has done so.
+//! An HTTP/2 connection's stream that sends what was written to it in one piece, once the tasks that are ready have had their turn.
 //!
-//! An HTTP/2 connection carries many streams. Left alone, its task runs as soon as one stream has something to say: a system call, a TLS
-//! record and a wakeup of the other side for every answer. Owns the held bytes; must never wait for anything but the turn of those who are
-//! ready already.
+//! A connection carries many streams. Left alone, its task runs as soon as one of them has something to say: a system call, a TLS record and
+//! a wakeup of the other side for every answer. Here a flush only asks to be woken when the worker has nothing else to run; what has been
+//! written by then leaves together. So it suits nobody but those who flush again whenever they are woken, as `h2` does, and it must not be
+//! handed on to others: they would wait for bytes that are held.
 
-use std::future::Future;
 use std::io::{IoSlice, Result};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::{Buf, BytesMut};
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes held back at most; more at once is passed on as it comes.
 const LIMIT: usize = 64 * 1024;
+/// Room that an idle connection keeps.
+const KEPT: usize = 4 * 1024;
 
-/// Turns that others are given at most while each brings more to write.
-const TURNS: u32 = 8;
-
-/// The connection.
+/// The stream.
 pub struct Corked<S> {
     inner: S,
     held: BytesMut,
-    /// The turn that others have now; how many they have had since the flush was asked for, and how much was held at the last.
-    turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    turns: u32,
-    seen: usize,
+    /// A turn has been asked for, at whose end what is held is sent.
+    asked: bool,
+    turn: Arc<Turn>,
+}
+
+/// Others' turn.
+#[derive(Default)]
+struct Turn {
+    over: AtomicBool,
+    connection: AtomicWaker,
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.over.store(true, Ordering::Release);
+        self.connection.wake();
+    }
 }
 
 impl<S> Corked<S> {
-    /// Holds back what is written to `inner` until it is flushed.
+    /// Holds back what is written to `inner` until the turn after it is flushed.
     pub fn new(inner: S) -> Self {
-        Corked { inner, held: BytesMut::new(), turn: None, turns: 0, seen: 0 }
+        Corked { inner, held: BytesMut::new(), asked: false, turn: Arc::default() }
+    }
+
+    /// Whether the others' turn is over; asks for it first.
+    fn due(&mut self, cx: &mut Context<'_>) -> bool {
+        self.turn.connection.register(cx.waker());
+        if !self.asked {
+            self.asked = true;
+            // Not a mere wake, which would rouse another thread, and look at the network only later.
+            let waker = Waker::from(self.turn.clone());
+            return pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker)).is_ready();
+        }
+        self.turn.over.load(Ordering::Acquire)
     }
 }
 
@@ -44,6 +71,9 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
                 return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
             }
             self.held.advance(written);
+        }
+        if self.held.capacity() > KEPT {
+            self.held = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -74,22 +104,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         true
     }
 
+    /// Is done at once, although what is held leaves only at the end of the turn.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        loop {
-            if let Some(turn) = &mut self.turn {
-                ready!(turn.as_mut().poll(cx));
-                self.turn = None;
-            }
-            if self.held.len() <= self.seen || self.turns == TURNS {
-                break;
-            }
-            self.turns += 1;
-            self.seen = self.held.len();
-            // Not a mere wake: that would rouse another thread, and look at the network only later.
-            self.turn = Some(Box::pin(tokio::task::yield_now()));
+        if !self.held.is_empty() && !self.due(cx) {
+            return Poll::Ready(Ok(()));
         }
         ready!(self.drain(cx))?;
-        (self.turns, self.seen) = (0, 0);
+        if self.asked && self.turn.over.swap(false, Ordering::AcqRel) {
+            self.asked = false;
+        }
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -103,23 +126,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
 mod tests {
     use std::future::poll_fn;
 
-    use futures::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
+    /// Flushes whenever it is woken, until the other side has so many bytes.
+    async fn carry(corked: &mut Corked<tokio::io::DuplexStream>, far: &mut tokio::io::DuplexStream, bytes: usize) -> Vec<u8> {
+        let mut got = vec![0; bytes];
+        let mut filled = ReadBuf::new(&mut got);
+        poll_fn(|cx| {
+            assert!(Pin::new(&mut *corked).poll_flush(cx).is_ready());
+            while filled.remaining() > 0 {
+                ready!(Pin::new(&mut *far).poll_read(cx, &mut filled)).unwrap();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        got
+    }
+
     #[tokio::test]
-    async fn what_is_written_within_a_turn_leaves_together_and_nothing_is_lost() {
+    async fn what_is_written_within_a_turn_leaves_together_and_without_another_wakeup() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let mut corked = Corked::new(near);
-        corked.write_all(b"one ").await.unwrap();
-        assert!(poll_fn(|cx| Pin::new(&mut corked).poll_flush(cx)).now_or_never().is_none(), "others have their turn first");
-        corked.write_all(b"two").await.unwrap();
-        assert!(poll_fn(|cx| Pin::new(&mut corked).poll_flush(cx)).now_or_never().is_none(), "and once more, since they brought something");
-        assert!(poll_fn(|cx| Pin::new(&mut corked).poll_flush(cx)).now_or_never().is_some(), "but no longer than they do");
-        let mut together = [0; 16];
-        assert_eq!(far.read(&mut together).await.unwrap(), 7);
-        assert_eq!(&together[..7], b"one two");
+        for round in 0..3 {
+            corked.write_all(b"one ").await.unwrap();
+            corked.flush().await.unwrap();
+            assert_eq!(corked.held.len(), 4, "round {round}: others have their turn first");
+            corked.write_all(b"two").await.unwrap();
+            assert_eq!(carry(&mut corked, &mut far, 7).await, b"one two");
+            assert!(corked.held.is_empty());
+        }
     }
 
     #[tokio::test]

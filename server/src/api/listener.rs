@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -93,10 +94,6 @@ impl Protocols {
     fn new() -> Self {
         Protocols { http1: connection_builder().http1_only(), http2: connection_builder().http2_only() }
     }
-    /// The one that was agreed on; HTTP/1.1 where the client named none.
-    fn of(&self, agreed: Option<&[u8]>) -> &auto::Builder<TokioExecutor> {
-        if agreed == Some(b"h2") { &self.http2 } else { &self.http1 }
-    }
 }
 
 fn connection_builder() -> auto::Builder<TokioExecutor> {
@@ -138,18 +135,29 @@ async fn connection(
         Err(error) => return tracing::debug!(%remote, %error, "client certificate refused"),
     };
     let service = Arrivals { connection: Arc::new(Connection { remote, peer }), inner: warp::service(filter(chain)) };
-    let builder = protocols.of(stream.get_ref().1.alpn_protocol());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Corked::new(stream)), TowerToHyperService::new(service));
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let service = TowerToHyperService::new(service);
+    // HTTP/1.1 where the client named none.
+    let result = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let connection = protocols.http2.serve_connection_with_upgrades(TokioIo::new(Corked::new(stream)), service);
+        until_stopped(connection, |connection| connection.graceful_shutdown(), &stop).await
+    } else {
+        let connection = protocols.http1.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        until_stopped(connection, |connection| connection.graceful_shutdown(), &stop).await
     };
     if let Err(error) = result {
         tracing::debug!(%remote, error, "connection ended");
+    }
+}
+
+/// Runs a connection to its end; from when the server stops, to that of what it is at.
+async fn until_stopped<C: Future>(connection: C, finish: impl FnOnce(Pin<&mut C>), stop: &CancellationToken) -> C::Output {
+    tokio::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            finish(connection.as_mut());
+            connection.await
+        }
     }
 }
 

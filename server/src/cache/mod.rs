@@ -273,13 +273,18 @@ impl Cache {
         }
     }
 
-    /// Waits until the cache shows every write that was answered before this call began, by whatever server.
+    /// Waits until the cache shows every write that was answered before this call began, and all that anybody has been shown.
     ///
     /// # Errors
     /// Etcd does not answer, or the watch lags.
     pub async fn catch_up(&self, timeout: Duration) -> Result<(), CacheError> {
         let revision = self.inner.storage.read_index().await?;
-        self.wait_for(revision, timeout).await
+        let reached = self.wait_for(revision, timeout).await;
+        if reached.is_err() {
+            // Etcd may have been put back to before it.
+            self.inner.storage.look_again().await?;
+        }
+        reached
     }
 
     /// One object as it is in the cache.

@@ -156,11 +156,10 @@ fn check_key(table: &Table, key: &str, entry: &Entry) -> Result<(), Undecodable>
 /// Watches from the revision after the cache's until that ends.
 async fn follow(inner: &Inner, backoff: &mut Backoff) -> End {
     let from = inner.latest.load(Ordering::Acquire) + 1;
-    match inner.storage.revision().await {
+    match inner.storage.look_again().await {
         // A watch from a future revision would be silent for ever.
         Ok(revision) if revision < from - 1 => {
             tracing::error!(etcd = revision, cache = from - 1, "etcd went back in time, everything is loaded anew");
-            inner.storage.went_back(revision);
             return End::Reload;
         }
         Ok(_) => {}
@@ -294,6 +293,7 @@ impl Inner {
         let mut last = self.latest.load(Ordering::Acquire);
         for change in changes {
             last = last.max(change.revision);
+            self.storage.shows(change.revision);
             if change.key.starts_with(CLAIMS) {
                 match &change.value {
                     Some(value) => drop(self.claims.write().insert(change.key.to_owned(), owner(value))),

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -73,31 +74,38 @@ impl Target {
         Ok(Target { port: origin.port_u16().unwrap_or(port), origin, host, tls })
     }
 
-    async fn connect(&self) -> std::io::Result<SendRequest<Bytes>> {
+    async fn connect(&self, open: &Arc<AtomicUsize>) -> std::io::Result<SendRequest<Bytes>> {
         let stream = TcpStream::connect((&*self.host, self.port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
-            None => start(stream).await,
-            Some((connector, name)) => start(connector.connect(name.clone(), stream).await?).await,
+            None => start(stream, open.clone()).await,
+            Some((connector, name)) => start(connector.connect(name.clone(), stream).await?, open.clone()).await,
         }
     }
 }
 
 /// Begins HTTP/2 and leaves the connection to a task, which ends with the last of its users or when the member has gone.
-async fn start<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> std::io::Result<SendRequest<Bytes>> {
+async fn start<S>(stream: S, open: Arc<AtomicUsize>) -> std::io::Result<SendRequest<Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut builder = h2::client::Builder::new();
     builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let (sender, connection) = builder.handshake(Corked::new(stream)).await.map_err(std::io::Error::other)?;
-    tokio::spawn(drive(connection));
+    tokio::spawn(drive(connection, open));
     Ok(sender)
 }
 
-async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut connection: Connection<S, Bytes>) {
+async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut connection: Connection<S, Bytes>, open: Arc<AtomicUsize>) {
     let mut pings = connection.ping_pong();
     let silent = async {
         let Some(pings) = &mut pings else { return std::future::pending().await };
         loop {
             tokio::time::sleep(PING_INTERVAL).await;
+            // Etcd ends connections that ask while nothing is under way.
+            if open.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
             match tokio::time::timeout(PING_LIMIT, pings.ping(Ping::opaque())).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return std::future::pending().await,
@@ -120,12 +128,31 @@ struct Shared {
     sender: Mutex<Option<SendRequest<Bytes>>>,
     /// Held while a connection is made: one at a time, for all who wait.
     connecting: tokio::sync::Mutex<()>,
+    /// Calls under way.
+    open: Arc<AtomicUsize>,
+}
+
+/// One call under way.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Open(open.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A channel to a member for [`etcd_client::Client`]. Connects when it is first used.
 pub(super) fn channel(target: &Target) -> Channel {
-    let member = Member(Arc::new(Shared { target: target.clone(), sender: Mutex::new(None), connecting: tokio::sync::Mutex::new(()) }));
-    Channel::Custom(BoxCloneSyncService::new(member))
+    let (sender, connecting, open) = (Mutex::new(None), tokio::sync::Mutex::new(()), Arc::default());
+    let shared = Shared { target: target.clone(), sender, connecting, open };
+    Channel::Custom(BoxCloneSyncService::new(Member(Arc::new(shared))))
 }
 
 impl tower::Service<http::Request<Body>> for Member {
@@ -145,7 +172,9 @@ impl tower::Service<http::Request<Body>> for Member {
 
 impl Shared {
     async fn call(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
-        let mut sender = self.ready().await.map_err(|error| NotSent(error.to_string()))?;
+        let waited = tokio::time::timeout(CONNECT_LIMIT, self.ready()).await;
+        let mut sender = waited.map_err(|_| NotSent("connecting took too long".into()))?.map_err(|error| NotSent(error.to_string()))?;
+        let open = Open::new(&self.open);
         let (mut parts, mut body) = request.into_parts();
         parts.uri = self.absolute(&parts.uri)?;
         parts.version = http::Version::HTTP_2;
@@ -161,7 +190,7 @@ impl Shared {
             Poll::Ready(Some(next)) => drop(tokio::spawn(send(stream, Some(next?), body))),
             Poll::Pending => drop(tokio::spawn(send(stream, None, body))),
         }
-        Ok(response.await?.map(|body| Body::new(Answer { body, ended: false })))
+        Ok(response.await?.map(|body| Body::new(Answer { body, ended: false, _open: open })))
     }
 
     fn absolute(&self, path: &Uri) -> Result<Uri, http::Error> {
@@ -185,8 +214,7 @@ impl Shared {
         if let Some(ready) = self.current().await {
             return Ok(ready);
         }
-        let connected = tokio::time::timeout(CONNECT_LIMIT, self.target.connect()).await;
-        let sender = connected.unwrap_or_else(|_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "connecting took too long")))?;
+        let sender = self.target.connect(&self.open).await?;
         *self.sender.lock() = Some(sender.clone());
         sender.ready().await.map_err(std::io::Error::other)
     }
@@ -221,6 +249,7 @@ struct Answer {
     body: RecvStream,
     /// All data has come; trailers are next.
     ended: bool,
+    _open: Open,
 }
 
 impl http_body::Body for Answer {

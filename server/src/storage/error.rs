@@ -56,13 +56,13 @@ fn classify(status: &tonic::Status) -> StorageError {
         Code::OutOfRange if message.contains("compacted") => StorageError::Compacted,
         Code::ResourceExhausted if message.contains("database space") => StorageError::NoSpace(message.to_owned()),
         Code::ResourceExhausted if message.contains("too many requests") => StorageError::Unavailable(message.to_owned()),
-        Code::ResourceExhausted => StorageError::TooLarge(message.to_owned()),
+        Code::ResourceExhausted if message.contains("larger than") => StorageError::TooLarge(message.to_owned()),
         Code::InvalidArgument if message.contains("too large") || message.contains("too many operations") => {
             StorageError::TooLarge(message.to_owned())
         }
         Code::NotFound if message.contains("lease not found") => StorageError::LeaseGone,
         Code::Unavailable | Code::Unknown if never_sent(status) => StorageError::Unavailable(root(status)),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Aborted => {
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Aborted | Code::ResourceExhausted => {
             StorageError::Unknown(root(status))
         }
         _ => StorageError::Other(message.to_owned()),

@@ -5,6 +5,7 @@
 mod channel;
 mod compaction;
 mod error;
+mod known;
 mod lease;
 mod pool;
 mod revision;
@@ -15,7 +16,6 @@ mod watch;
 pub mod testing;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,7 +144,7 @@ pub struct Config {
     pub deadline: Duration,
     /// Encryption at rest.
     pub transform: Arc<dyn Transform>,
-    /// Nobody else writes to this etcd: its only client certificate is this server's, whose data directory is locked.
+    /// Nobody else writes below [`PREFIX`]: the certificates for this etcd lie in this server's data directory, which is locked.
     pub exclusive: bool,
 }
 
@@ -176,8 +176,7 @@ pub struct Storage {
     transform: Arc<dyn Transform>,
     deadline: Duration,
     exclusive: bool,
-    /// The newest revision that a write of this server was answered with.
-    written: Arc<AtomicI64>,
+    known: Arc<known::Known>,
 }
 
 impl Storage {
@@ -196,7 +195,7 @@ impl Storage {
             transform: config.transform.clone(),
             deadline: config.deadline,
             exclusive: config.exclusive,
-            written: Arc::default(),
+            known: Arc::default(),
         })
     }
 
@@ -208,11 +207,16 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Unavailable`]: nothing was written. [`StorageError::Unknown`]: it may or may not have been.
     pub async fn commit(&self, writes: &[Write]) -> Result<Outcome, StorageError> {
-        let outcome = self.transact(writes).await?;
-        if let Outcome::Committed { revision } = outcome {
-            self.written.fetch_max(revision, Ordering::AcqRel);
+        let pending = self.known.pending();
+        let outcome = self.transact(writes).await;
+        // A conflict shows what others have written.
+        if let Ok(Outcome::Committed { revision } | Outcome::Conflict { revision, .. }) = &outcome {
+            self.known.at_least(*revision);
         }
-        Ok(outcome)
+        if !matches!(outcome, Err(StorageError::Unknown(_))) {
+            pending.answered();
+        }
+        outcome
     }
 
     async fn transact(&self, writes: &[Write]) -> Result<Outcome, StorageError> {
@@ -276,6 +280,7 @@ impl Storage {
     /// No answer in time.
     pub async fn get(&self, key: &str) -> Result<Option<Kv>, StorageError> {
         let response = self.pool.retry(Instant::now() + self.deadline, |mut kv: KvClient| async move { kv.get(key, None).await }).await?;
+        self.known.at_least(response.header().map_or(0, etcd_client::ResponseHeader::revision));
         Ok(response.kvs().first().map(|kv| self.kv(kv)))
     }
 
@@ -307,18 +312,38 @@ impl Storage {
         self.revisions.read().await
     }
 
-    /// A revision that shows every write which was answered before this call began, by whatever server. Costs nothing where this server
-    /// is the only one that writes: then it is that of its own last write, for what is under way may come before or after the call.
+    /// A revision that shows every write which was answered before this call began, and everything that an answer has shown. Costs nothing
+    /// where this server is the only one that writes, unless a write has ended without an answer: then etcd is asked once.
     ///
     /// # Errors
     /// No answer in time.
     pub async fn read_index(&self) -> Result<i64, StorageError> {
-        if self.exclusive { Ok(self.written.load(Ordering::Acquire)) } else { self.revision().await }
+        if !self.exclusive {
+            return self.revision().await;
+        }
+        if let Some(unanswered) = self.known.unanswered() {
+            self.known.at_least(self.revision().await?);
+            self.known.settle(unanswered);
+        }
+        Ok(self.known.revision())
     }
 
-    /// Etcd was put back to an older state: what was written after it is gone.
-    pub fn went_back(&self, revision: i64) {
-        self.written.store(revision, Ordering::Release);
+    /// A change is about to be shown: who asks from now on must see it too.
+    pub fn shows(&self, revision: i64) {
+        self.known.at_least(revision);
+    }
+
+    /// [`Self::revision`]; forgets what lies beyond it, when etcd has been put back to an older state.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub async fn look_again(&self) -> Result<i64, StorageError> {
+        let before = self.known.revision();
+        let revision = self.revision().await?;
+        if revision < before {
+            self.known.at_most(revision);
+        }
+        Ok(revision)
     }
 
     /// Watches everything below [`PREFIX`] from a revision on (inclusive).
@@ -405,6 +430,8 @@ fn landed(writes: &[Write], current: &[Option<Kv>]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn write(expect: Expect, value: Option<&'static str>) -> Write {
@@ -439,9 +466,14 @@ mod tests {
         };
         let first = written(alone.commit(&[write(Expect::Absent, Some("a"))]).await.unwrap());
         assert_eq!((alone.read_index().await.unwrap(), shared.read_index().await.unwrap()), (first, first));
-        // A conflict is no write.
-        alone.commit(&[write(Expect::Absent, Some("b"))]).await.unwrap();
         let second = written(shared.commit(&[write(Expect::Revision(first), Some("b"))]).await.unwrap());
         assert_eq!((alone.read_index().await.unwrap(), shared.read_index().await.unwrap()), (first, second));
+        // What a conflict has shown is known.
+        alone.commit(&[write(Expect::Absent, Some("b"))]).await.unwrap();
+        assert_eq!(alone.read_index().await.unwrap(), second);
+        // A write that nobody waits for any more may have happened all the same.
+        let third = written(shared.commit(&[write(Expect::Revision(second), Some("c"))]).await.unwrap());
+        drop(Box::pin(alone.commit(&[write(Expect::Absent, Some("d"))])).now_or_never());
+        assert_eq!(alone.read_index().await.unwrap(), third);
     }
 }

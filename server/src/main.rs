@@ -95,6 +95,9 @@ enum TokenKey {
         place: Where,
     },
     /// Forget the earlier keys: what they have signed is refused from now on
+    ///
+    /// Pods hold tokens of earlier keys until those are renewed, after 48 minutes where they did not ask for longer ones: wait that
+    /// long after `rotate`, or make the pods anew.
     Revoke {
         #[command(flatten)]
         place: Where,

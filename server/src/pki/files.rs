@@ -73,6 +73,11 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiErr
         let _ = std::fs::remove_file(&temporary);
     }
     outcome?;
+    sync_dir(dir)
+}
+
+/// Makes what was renamed or removed in a directory last.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), PkiError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(io(dir, "syncing"))
 }
 

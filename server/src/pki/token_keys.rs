@@ -14,7 +14,7 @@ use crate::api::authn::tokens::{DEFAULT_ISSUER, TokenError, TokenIssuer};
 /// # Errors
 /// When a key file is damaged or open to others.
 pub fn issuer(dir: &Path) -> Result<TokenIssuer, PkiError> {
-    TokenIssuer::new(DEFAULT_ISSUER, &[DEFAULT_ISSUER.to_owned()], &load(dir)?).map_err(|error| corrupt(dir, &error))
+    TokenIssuer::new(DEFAULT_ISSUER, &[DEFAULT_ISSUER.to_owned()], &load(dir)?).map_err(|error| corrupt(&dir.join("sa.key"), &error))
 }
 
 /// Has an issuer sign and verify with what the files hold now.
@@ -22,7 +22,7 @@ pub fn issuer(dir: &Path) -> Result<TokenIssuer, PkiError> {
 /// # Errors
 /// When a key file is damaged or open to others; the issuer keeps the keys it has.
 pub fn reload(dir: &Path, issuer: &TokenIssuer) -> Result<(), PkiError> {
-    issuer.replace(&load(dir)?).map_err(|error| corrupt(dir, &error))
+    issuer.replace(&load(dir)?).map_err(|error| corrupt(&dir.join("sa.key"), &error))
 }
 
 /// Makes a new signing key; the old ones go on verifying.
@@ -34,6 +34,8 @@ pub fn rotate(dir: &Path) -> Result<(), PkiError> {
     let current = dir.join("sa.key");
     // The old one is kept first: a crash between the two leaves it in both places, where it does the same.
     if let Some(old) = files::read_private(&current)? {
+        // A damaged one is not carried along.
+        TokenIssuer::new(DEFAULT_ISSUER, &[], std::slice::from_ref(&old)).map_err(|error| corrupt(&current, &error))?;
         files::write(&dir.join(format!("sa-{}.key", Timestamp::now().as_nanosecond())), old.as_bytes(), 0o600)?;
     }
     files::write(&current, generate(&current)?.as_bytes(), 0o600)
@@ -48,7 +50,7 @@ pub fn revoke(dir: &Path) -> Result<(), PkiError> {
     for path in retired(dir)? {
         std::fs::remove_file(&path).map_err(|source| PkiError::Io { action: "removing", path, source })?;
     }
-    Ok(())
+    files::sync_dir(dir)
 }
 
 /// The keys, the signing one first, then the retired ones from the newest.
@@ -88,6 +90,6 @@ fn generate(path: &Path) -> Result<String, PkiError> {
     key.map(|k| k.serialize_pem()).map_err(|source| PkiError::Make { path: path.to_owned(), source })
 }
 
-fn corrupt(dir: &Path, error: &TokenError) -> PkiError {
-    PkiError::Corrupt { path: dir.join("sa.key"), reason: error.to_string() }
+fn corrupt(path: &Path, error: &TokenError) -> PkiError {
+    PkiError::Corrupt { path: path.to_owned(), reason: error.to_string() }
 }

@@ -78,18 +78,19 @@ impl Renewal {
             let renewal = self.clone();
             let looked = tokio::task::spawn_blocking(move || renewal.look()).await;
             if let Err(error) = looked.map_err(Into::into).flatten() {
-                tracing::error!("keys and certificates not renewed; tried again tomorrow: {error:#}");
+                tracing::error!("keys and certificates not renewed; tried again tomorrow, or at SIGUSR1: {error:#}");
             }
         }
     }
 
     /// Renews what nears its end and shows it from now on.
     fn look(&self) -> Result<()> {
+        // First, and whatever the certificates are like: keys are revoked this way.
+        token_keys::reload(&self.pki.dir, &self.live.tokens)?;
         let before = std::fs::read(self.pki.dir.join("admin.crt")).ok();
         let pki = Pki::load_or_create(&self.pki)?;
         self.live.apiserver.replace(&pki.apiserver)?;
         self.live.kubelet_client.replace(&pki.apiserver_kubelet_client)?;
-        token_keys::reload(pki.dir(), &self.live.tokens)?;
         if let Some((node, ips)) = &self.kubelet {
             pki.kubelet_serving(node, &[], ips)?;
         }

@@ -33,7 +33,7 @@ pub async fn rotate(instance: &Instance) -> Result<()> {
 pub async fn revoke(instance: &Instance) -> Result<()> {
     token_keys::revoke(&keys(instance)?)?;
     take_up(instance).await?;
-    println!("tokens of earlier keys are refused; pods that hold one get another when it is renewed, within the hour, or when they are restarted");
+    println!("tokens of earlier keys are refused; pods that hold one get another when it is renewed, or are to be made anew");
     Ok(())
 }
 
@@ -47,18 +47,15 @@ fn keys(instance: &Instance) -> Result<PathBuf> {
 /// Has the running process, if there is one, use what the files hold, and waits until it publishes the same keys.
 async fn take_up(instance: &Instance) -> Result<()> {
     let Some(record) = instance.running()? else { return Ok(()) };
-    let wanted = token_keys::issuer(&keys(instance)?)?.jwks();
     down::signal(record.pid, Signal::USR1);
-    let client = status::client(instance).await?;
-    let published = || async {
-        let Ok(request) = http::Request::get("/openid/v1/jwks").body(Vec::new()) else { return false };
-        client.request::<serde_json::Value>(request).await.is_ok_and(|keys| keys == wanted)
-    };
-    progress::until(TAKE_UP_LIMIT, published).await.with_context(|| {
-        format!(
-            "kserver (pid {}) has not taken the keys up; they hold from its next start on. Its log is {}",
-            record.pid,
-            instance.log_file().display()
-        )
-    })
+    progress::until(TAKE_UP_LIMIT, || async { published(instance).await.unwrap_or(false) })
+        .await
+        .with_context(|| format!("kserver (pid {}) has not taken the keys up yet; its log is {}", record.pid, instance.log_file().display()))
+}
+
+/// Whether the running process publishes the keys that are in the files.
+async fn published(instance: &Instance) -> Result<bool> {
+    let request = http::Request::get("/openid/v1/jwks").body(Vec::new())?;
+    let in_use: serde_json::Value = status::client(instance).await?.request(request).await?;
+    Ok(in_use == token_keys::issuer(&keys(instance)?)?.jwks())
 }

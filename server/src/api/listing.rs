@@ -69,7 +69,7 @@ impl Chunks {
 /// The end of a list.
 const END: &[u8] = b"]}\n";
 
-/// The chunks of a list of whole objects, each made when it is wanted: a list of thousands never stands in memory.
+/// The chunks of a list of whole objects, each made when it is sent: a list of thousands does not stand in memory, unless it is encoded anew.
 struct Items {
     writer: Writer,
     left: std::vec::IntoIter<Arc<Entry>>,
@@ -167,18 +167,22 @@ impl Writer {
         }
         let mut chunks = Chunks::default();
         chunks.copy(start.as_bytes());
-        if self.shape == Shape::Object {
-            let length =
-                start.len() + items.iter().map(|e| e.bytes.len() - self.typed(e) + 2).sum::<usize>() + END.len() - usize::from(!items.is_empty());
-            return Ok(Body::made(Items { writer: self, left: items.into_iter(), chunks, begun: false, ended: false }, length as u64));
-        }
+        let include = match self.shape {
+            Shape::Object => {
+                let objects = items.iter().map(|e| e.bytes.len() - self.typed(e) + 2).sum::<usize>() - usize::from(!items.is_empty());
+                let length = start.len() + objects + END.len();
+                return Ok(Body::made(Items { writer: self, left: items.into_iter(), chunks, begun: false, ended: false }, length as u64));
+            }
+            Shape::Table(include) => Some(include),
+            Shape::Metadata => None,
+        };
         for (at, entry) in items.iter().enumerate() {
             if at > 0 {
                 chunks.copy(b",");
             }
-            match self.shape {
-                Shape::Table(include) => self.row(&mut chunks, entry, include)?,
-                Shape::Metadata | Shape::Object => partial(&mut chunks, entry)?,
+            match include {
+                Some(include) => self.row(&mut chunks, entry, include)?,
+                None => partial(&mut chunks, entry)?,
             }
         }
         chunks.copy(END);

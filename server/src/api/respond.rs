@@ -176,8 +176,7 @@ pub async fn compress(request: &HeaderMap, response: Response) -> Response {
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    let chunks = body.into_chunks();
-    let compressed = tokio::task::spawn_blocking(move || gzip(&chunks)).await;
+    let compressed = tokio::task::spawn_blocking(move || gzip(&body.into_chunks())).await;
     let Ok(Ok(bytes)) = compressed else { return error(&ApiError::internal("the answer could not be compressed")) };
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));

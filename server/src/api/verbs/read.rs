@@ -10,7 +10,7 @@ use crate::api::listing::{ListHead, Writer};
 use crate::api::negotiate::Accepted;
 use crate::registry::Resource;
 
-/// A list of more objects is written on a thread of its own: a table of thousands would hold up everybody else's requests.
+/// A list of more objects is looked through on a thread of its own: a table of thousands would hold up everybody else's requests.
 const AT_ONCE: usize = 500;
 
 /// One object.

@@ -15,6 +15,7 @@ pub const TESTS: &[Shared] = &[
     ("api::an_approved_certificate_request_is_signed", an_approved_certificate_request_is_signed),
     ("api::events_are_served_in_both_their_groups", events_are_served_in_both_their_groups),
     ("api::bodies_beyond_the_limit_are_refused_with_an_answer", bodies_beyond_the_limit_are_refused_with_an_answer),
+    ("api::a_large_list_is_whole_in_every_form_and_for_every_client", a_large_list_is_whole_in_every_form_and_for_every_client),
     ("api::requests_that_make_no_sense_get_upstreams_answer", requests_that_make_no_sense_get_upstreams_answer),
 ];
 
@@ -251,6 +252,47 @@ fn bodies_beyond_the_limit_are_refused_with_an_answer(c: &Cluster) {
     let refused = c.kubectl(&format!("create --raw /api/v1/namespaces/{n}/configmaps -f {}", file.display())).fails();
     assert!(refused.contains("Request entity too large: limit is 3145728"), "{refused}");
     c.kubectl("get --raw /readyz").prints("ok");
+}
+
+fn a_large_list_is_whole_in_every_form_and_for_every_client(c: &Cluster) {
+    const OBJECTS: usize = 701;
+    let n = c.namespace("large");
+    // Some are large enough to be sent as they lie in memory, most are copied together.
+    let object = |i: usize| {
+        let filler = "x".repeat(if i.is_multiple_of(50) { 20_000 } else { i % 300 });
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{i:03}, namespace: {n}, labels: {{part: p{}}}}}\ndata: {{filler: \"{filler}\"}}\n",
+            i % 7
+        )
+    };
+    c.create(&(0..OBJECTS).map(object).collect::<String>()).ok();
+    let names =
+        |line: &str| c.kubectl(&format!("-n {n} get configmaps -o name {line}")).ok().lines().filter(|l| l.starts_with("configmap/c")).count();
+    assert_eq!((names("--chunk-size=0"), names("--chunk-size=100"), names("-l part=p3")), (OBJECTS, OBJECTS, OBJECTS / 7));
+    for form in ["json", "yaml", "wide --show-labels", "custom-columns=N:.metadata.name,V:.metadata.resourceVersion"] {
+        let [ours, theirs] = c.both(&format!("-n {n} get configmaps --chunk-size=0 -o {form}")).map(tests::Output::ok);
+        // Only ages may have moved on between the two.
+        let age = |word: &&str| word.ends_with('s') && word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'm' | b's'));
+        let still = |text: &str| text.split_whitespace().filter(|word| !age(word)).map(str::to_owned).collect::<Vec<_>>();
+        assert!(still(&ours) == still(&theirs), "kctl and kubectl disagree about the list as {form}");
+    }
+    // The length that is announced is the length that comes, also over HTTP/1.1, where a client relies on it.
+    let token = c.kctl("create token default").ok();
+    c.kctl(&format!("-n {n} create rolebinding reads --clusterrole=view --serviceaccount=default:default")).ok();
+    for protocol in ["--http1.1", "--http2"] {
+        let list = c.machine.sh(&format!(
+            "curl -sS {protocol} --cacert {} -H 'Authorization: Bearer {}' -w '\\n%header{{content-length}} %{{size_download}}' https://127.0.0.1:{}/api/v1/namespaces/{n}/configmaps",
+            c.data_dir().join("pki/ca.crt").display(),
+            token.trim(),
+            c.path("endpoints kubernetes", "{.subsets[0].ports[0].port}"),
+        ));
+        let text = list.ok();
+        let (body, lengths) = text.rsplit_once('\n').expect("curl prints the lengths last");
+        let (announced, came) = lengths.split_once(' ').expect("two lengths");
+        assert_eq!(announced, came, "{protocol}");
+        let items = serde_json::from_str::<Value>(body).expect("the list is JSON")["items"].as_array().map_or(0, Vec::len);
+        assert_eq!(items, OBJECTS + 1, "{protocol}: with kube-root-ca.crt");
+    }
 }
 
 fn requests_that_make_no_sense_get_upstreams_answer(c: &Cluster) {

@@ -288,6 +288,9 @@ impl Plan<'_> {
     fn external_etcd(&self) -> Result<storage::Config> {
         let options = self.options;
         let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
+        if let (Some(url), None) = (options.etcd_servers.iter().find(|url| url.starts_with("https://")), &options.etcd_cafile) {
+            bail!("--etcd-servers {url}: name the authority that has signed it with --etcd-cafile");
+        }
         let mut config = storage::Config::new(options.etcd_servers.clone());
         let own = match (&options.etcd_certfile, &options.etcd_keyfile) {
             (Some(cert), Some(key)) => Some(Pair { certificate: read(cert)?, key: read(key)? }),

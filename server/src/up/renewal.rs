@@ -83,10 +83,15 @@ impl Renewal {
         }
     }
 
-    /// Renews what nears its end and shows it from now on.
+    /// Takes up the token keys and renews certificates, each whatever is wrong with the other.
     fn look(&self) -> Result<()> {
-        // First, and whatever the certificates are like: keys are revoked this way.
-        token_keys::reload(&self.pki.dir, &self.live.tokens)?;
+        let keys = token_keys::reload(&self.pki.dir, &self.live.tokens);
+        self.renew()?;
+        Ok(keys?)
+    }
+
+    /// Renews what nears its end and shows it from now on.
+    fn renew(&self) -> Result<()> {
         let before = std::fs::read(self.pki.dir.join("admin.crt")).ok();
         let pki = Pki::load_or_create(&self.pki)?;
         self.live.apiserver.replace(&pki.apiserver)?;
